@@ -1,0 +1,1 @@
+//! The journal: bytes, segments, checksums, fsync, recovery. Knows no message.

@@ -1,0 +1,1 @@
+//! The runner: starts the suite, kills it, proves that nothing was lost.

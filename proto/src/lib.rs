@@ -1,0 +1,70 @@
+//! The wire of Orderflow: types, servers and clients generated from the .proto files of this crate.
+//!
+//! Modules follow the packages. [`DESCRIPTORS`] is what server reflection serves.
+
+/// The encoded `FileDescriptorSet` of every package in this crate.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Packages below `google`.
+pub mod google {
+    /// Google Cloud Pub/Sub.
+    pub mod pubsub {
+        /// Version 1.
+        pub mod v1 {
+            #![allow(missing_docs, clippy::all, clippy::cast_possible_truncation)]
+            tonic::include_proto!("google.pubsub.v1");
+        }
+    }
+}
+
+/// Packages below `orderflow`.
+pub mod orderflow {
+    /// Looking inside the broker.
+    pub mod broker {
+        /// Version 1.
+        pub mod v1 {
+            #![allow(missing_docs, clippy::all, clippy::cast_possible_truncation)]
+            tonic::include_proto!("orderflow.broker.v1");
+        }
+    }
+    /// What travels through the topics.
+    pub mod events {
+        /// Version 1.
+        pub mod v1 {
+            #![allow(missing_docs, clippy::all, clippy::cast_possible_truncation)]
+            tonic::include_proto!("orderflow.events.v1");
+        }
+    }
+    /// What customers are told.
+    pub mod notification {
+        /// Version 1.
+        pub mod v1 {
+            #![allow(missing_docs, clippy::all, clippy::cast_possible_truncation)]
+            tonic::include_proto!("orderflow.notification.v1");
+        }
+    }
+    /// Orders.
+    pub mod order {
+        /// Version 1.
+        pub mod v1 {
+            #![allow(missing_docs, clippy::all, clippy::cast_possible_truncation)]
+            tonic::include_proto!("orderflow.order.v1");
+        }
+    }
+    /// Payments.
+    pub mod payment {
+        /// Version 1.
+        pub mod v1 {
+            #![allow(missing_docs, clippy::all, clippy::cast_possible_truncation)]
+            tonic::include_proto!("orderflow.payment.v1");
+        }
+    }
+    /// Types that more than one package uses.
+    pub mod r#type {
+        /// Version 1.
+        pub mod v1 {
+            #![allow(missing_docs, clippy::all, clippy::cast_possible_truncation)]
+            tonic::include_proto!("orderflow.r#type.v1");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! What every service shares: telemetry, configuration, shutdown, health, outbox, inbox, consumer.
