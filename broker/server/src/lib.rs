@@ -1,1 +1,14 @@
 //! A durable message broker that speaks the Google Cloud Pub/Sub v1 gRPC API.
+//!
+//! [`Broker::open`] recovers the data directory and binds the port, [`Broker::run`] serves until it is told to stop.
+//! [`Command`] is the command line, for the `broker` binary and for programs that carry the broker inside.
+
+mod cli;
+mod config;
+mod error;
+mod server;
+
+pub use cli::{Command, LogFormat};
+pub use config::Config;
+pub use error::Error;
+pub use server::Broker;

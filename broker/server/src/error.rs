@@ -1,0 +1,48 @@
+//! Why a broker does not start, or ends.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Why a broker does not start, or ends.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The data directory can't be made.
+    #[error("data directory `{}` (--data-dir, BROKER_DATA_DIR) can't be used: {source}", path.display())]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The port can't be bound.
+    #[error("address `{address}` (--listen, BROKER_LISTEN) can't be bound: {source}")]
+    Listen {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The topology file can't be read.
+    #[error("topology file `{}` (--topology, BROKER_TOPOLOGY) can't be used: {why}", path.display())]
+    Topology {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The gRPC server ended by itself.
+    #[error("gRPC server failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// The health check got no good answer.
+    #[error("broker at `{address}` isn't healthy: {why}")]
+    Unhealthy {
+        /// The address that was asked.
+        address: String,
+        /// What came instead.
+        why: String,
+    },
+    /// The process can't hear the signals that stop it.
+    #[error("stop signals can't be heard: {0}")]
+    Signal(std::io::Error),
+}

@@ -1,0 +1,24 @@
+//! The `broker` binary.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// A durable message broker that speaks the Google Cloud Pub/Sub v1 gRPC API.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: broker::Command,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match Cli::parse().command.execute().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("broker: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
