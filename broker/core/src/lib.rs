@@ -1,1 +1,48 @@
-//! The delivery state machine: topics, subscriptions, leases. No I/O, no async, no clock.
+//! The delivery state machine of the broker: topics, subscriptions, leases.
+//!
+//! It does no I/O, runs no task, reads no clock and has no randomness of its own: it is told the time, the seed and
+//! what happened, and says what to write and what to do. The caller
+//!
+//! 1. restores: [`Recovery::restore`] with the newest snapshot, [`Recovery::apply`] for each record after it,
+//!    [`Recovery::begin`];
+//! 2. passes each input to a `handle_*` method of [`Broker`], which appends to an [`Output`];
+//! 3. writes the output's records, and only when they are durable carries out its effects and sends the reply, in order;
+//! 4. calls [`Broker::handle_timeout`] when [`Broker::poll_timeout`] is due.
+//!
+//! Decide, record, apply: durable state changes by [`Record`]s alone, live and in replay through the same function, so
+//! what a restart restores is what stood before. Leases, consumers and timers are not durable: a restart begins without.
+
+mod acked;
+mod broker;
+mod config;
+mod durable;
+mod error;
+mod ids;
+mod limits;
+mod names;
+mod output;
+mod record;
+mod recovery;
+mod snapshot;
+mod view;
+
+pub use acked::AckedSet;
+pub use broker::Broker;
+pub use config::{
+    ACK_DEADLINE_MS_DEFAULT, ACK_DEADLINE_MS_MAX, ACK_DEADLINE_MS_MIN, ATTEMPTS_MAX, ATTEMPTS_MIN, AckDeadline,
+    BACKOFF_MS_MAX, DeadLetterPolicy, LABEL_CHARS_MAX, LABELS_MAX, Labels, RetryPolicy, SubscriptionConfig,
+    TopicConfig,
+};
+pub use error::{Error, ReplayError};
+pub use ids::{ConsumerId, KeyHash, LeaseId, Meta, Seq, SubscriptionId, Time, TopicId};
+pub use limits::*;
+pub use names::{
+    DELETED_TOPIC, ID_CHARS_MAX, ID_CHARS_MIN, NameError, PROJECT_CHARS_MAX, ProjectName, SubscriptionName, TopicName,
+};
+pub use output::{
+    AckOutcome, AckRef, Attach, CloseReason, ConsumerKind, Delivery, Detach, Effect, ModifyOutcome, Output, Published,
+};
+pub use record::{FailReason, Record, SeqRange};
+pub use recovery::Recovery;
+pub use snapshot::{Failure, Snapshot, SubscriptionSnapshot, TopicSnapshot};
+pub use view::{RunTotals, SubscriptionStats, SubscriptionView, TopicView, Totals};

@@ -1,0 +1,87 @@
+//! Every limit of the state machine, by name.
+
+/// The most messages in one publish call.
+pub const PUBLISH_MESSAGES_MAX: usize = 1_000;
+/// The most topics, deleted ones that still have subscriptions included.
+pub const TOPICS_MAX: usize = 10_000;
+/// The most subscriptions.
+pub const SUBSCRIPTIONS_MAX: usize = 10_000;
+/// The most consumers of one subscription at a time.
+pub const CONSUMERS_MAX: usize = 10_000;
+/// The most messages of one subscription that may be out on a lease at a time.
+pub const OUTSTANDING_MESSAGES_MAX: usize = 100_000;
+/// First deliveries of a subscription stall while this many of its messages wait for a backoff or a dead-letter topic.
+pub const DELAYED_MESSAGES_MAX: usize = 100_000;
+/// First deliveries of a subscription stall while this many of its messages wait for their turn: behind an earlier
+/// message of their ordering key, or for a consumer that can take a redelivery.
+pub const PARKED_MESSAGES_MAX: usize = 10_000;
+/// The most messages that a subscription knows ahead of their first delivery.
+pub const WINDOW_MESSAGES_MAX: usize = 1_024;
+/// The most messages that a subscription without a consumer keeps at hand, so that a pull is answered without a load.
+pub const WINDOW_IDLE_MESSAGES_MAX: usize = 64;
+/// The message credit of a consumer that asks for none or for more.
+pub const CONSUMER_MESSAGES_MAX: u32 = 10_000;
+/// The byte credit of a consumer that asks for none or for more.
+pub const CONSUMER_BYTES_MAX: u64 = 100 * 1024 * 1024;
+/// The most leases and delays that one call of `handle_timeout` ends; the rest is due at once.
+pub const TIMEOUTS_MAX: usize = 4_096;
+/// How long a message waits at least, in milliseconds, when its dead-letter topic is gone, before that is tried again.
+pub const FORWARD_RETRY_MS: u32 = 10_000;
+
+/// The limits that a broker runs with; the default is the constants of this crate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// See [`PUBLISH_MESSAGES_MAX`].
+    pub publish_messages_max: usize,
+    /// See [`TOPICS_MAX`].
+    pub topics_max: usize,
+    /// See [`SUBSCRIPTIONS_MAX`].
+    pub subscriptions_max: usize,
+    /// See [`CONSUMERS_MAX`].
+    pub consumers_max: usize,
+    /// See [`OUTSTANDING_MESSAGES_MAX`].
+    pub outstanding_messages_max: usize,
+    /// See [`DELAYED_MESSAGES_MAX`].
+    pub delayed_messages_max: usize,
+    /// See [`PARKED_MESSAGES_MAX`].
+    pub parked_messages_max: usize,
+    /// See [`WINDOW_MESSAGES_MAX`].
+    pub window_messages_max: usize,
+    /// See [`WINDOW_IDLE_MESSAGES_MAX`].
+    pub window_idle_messages_max: usize,
+    /// See [`CONSUMER_MESSAGES_MAX`].
+    pub consumer_messages_max: u32,
+    /// See [`CONSUMER_BYTES_MAX`].
+    pub consumer_bytes_max: u64,
+    /// See [`TIMEOUTS_MAX`].
+    pub timeouts_max: usize,
+    /// See [`FORWARD_RETRY_MS`].
+    pub forward_retry_ms: u32,
+}
+
+impl Limits {
+    /// The most messages of one subscription that are held in memory at a time, whatever happens.
+    pub fn held_messages_max(&self) -> usize {
+        self.outstanding_messages_max + self.delayed_messages_max + self.parked_messages_max + self.window_messages_max
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            publish_messages_max: PUBLISH_MESSAGES_MAX,
+            topics_max: TOPICS_MAX,
+            subscriptions_max: SUBSCRIPTIONS_MAX,
+            consumers_max: CONSUMERS_MAX,
+            outstanding_messages_max: OUTSTANDING_MESSAGES_MAX,
+            delayed_messages_max: DELAYED_MESSAGES_MAX,
+            parked_messages_max: PARKED_MESSAGES_MAX,
+            window_messages_max: WINDOW_MESSAGES_MAX,
+            window_idle_messages_max: WINDOW_IDLE_MESSAGES_MAX,
+            consumer_messages_max: CONSUMER_MESSAGES_MAX,
+            consumer_bytes_max: CONSUMER_BYTES_MAX,
+            timeouts_max: TIMEOUTS_MAX,
+            forward_retry_ms: FORWARD_RETRY_MS,
+        }
+    }
+}
