@@ -1,0 +1,206 @@
+//! A circuit breaker: stops calling what is down, and lets one call find out when it is back.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// The shortest pause between two attempts of one caller, in milliseconds, before it is doubled.
+const PAUSE_MS: u64 = 50;
+
+/// When a breaker opens and for how long.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How many calls in a row have to fail before it opens.
+    pub failures_to_open: u32,
+    /// How long it stays open at first, in milliseconds. Each failed probe doubles it.
+    pub open_ms: u64,
+    /// How long it stays open at most, in milliseconds.
+    pub open_ms_max: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { failures_to_open: 5, open_ms: 500, open_ms_max: 5_000 }
+    }
+}
+
+/// What a breaker lets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Every call.
+    Closed,
+    /// None.
+    Open,
+    /// One call, which finds out.
+    HalfOpen,
+}
+
+/// The other side gave no answer: refused, timed out, overloaded. A decline is an answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unavailable: {0}")]
+pub struct Unavailable(pub String);
+
+/// The service is stopping; waiting has no end in sight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the service is stopping")]
+pub struct Interrupted;
+
+/// A breaker in front of one thing. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Breaker {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    name: &'static str,
+    settings: Settings,
+    inner: Mutex<Inner>,
+    state: watch::Sender<State>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    failures: u32,
+    open_ms: u64,
+    open_until: Instant,
+}
+
+impl Breaker {
+    /// A closed breaker in front of what `name` says.
+    pub fn new(name: &'static str, settings: Settings) -> Self {
+        let inner = Inner { failures: 0, open_ms: settings.open_ms, open_until: Instant::now() };
+        let (state, _) = watch::channel(State::Closed);
+        Self { shared: Arc::new(Shared { name, settings, inner: Mutex::new(inner), state }) }
+    }
+
+    /// What it lets through now.
+    pub fn state(&self) -> State {
+        *self.shared.state.borrow()
+    }
+
+    /// Calls until there is an answer, however long the outage is.
+    ///
+    /// `stopping` ends the waiting, not a call that has begun: a call has a time limit of its own.
+    pub async fn until_answered<T, F, R>(&self, stopping: &CancellationToken, mut call: F) -> Result<T, Interrupted>
+    where
+        F: FnMut() -> R,
+        R: Future<Output = Result<T, Unavailable>>,
+    {
+        let mut failures = 0;
+        loop {
+            let permit = tokio::select! {
+                biased;
+                () = stopping.cancelled() => return Err(Interrupted),
+                permit = self.permit() => permit,
+            };
+            match call().await {
+                Ok(answer) => {
+                    permit.succeeded();
+                    return Ok(answer);
+                }
+                Err(Unavailable(reason)) => permit.failed(&reason),
+            }
+            failures += 1;
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => return Err(Interrupted),
+                () = tokio::time::sleep(self.pause(failures)) => {}
+            }
+        }
+    }
+
+    /// Waits until a call may be made.
+    async fn permit(&self) -> Permit<'_> {
+        let mut changes = self.shared.state.subscribe();
+        loop {
+            let open_until = match *changes.borrow_and_update() {
+                State::Closed => return Permit { shared: &self.shared, probe: false, answered: false },
+                State::HalfOpen => None,
+                State::Open => Some(self.shared.inner().open_until),
+            };
+            match open_until {
+                Some(time) if time <= Instant::now() => {
+                    if self.shared.turn(State::Open, State::HalfOpen) {
+                        return Permit { shared: &self.shared, probe: true, answered: false };
+                    }
+                }
+                Some(time) => tokio::time::sleep_until(time).await,
+                // The sender lives in `self`, so that waiting for it cannot fail.
+                None => drop(changes.changed().await),
+            }
+        }
+    }
+
+    /// A pause between one caller's attempts, doubled with each, with jitter so that callers do not march in step.
+    fn pause(&self, failures: u32) -> Duration {
+        let most_ms = PAUSE_MS.saturating_mul(1 << failures.min(16)).min(self.shared.settings.open_ms_max).max(1);
+        Duration::from_millis(fastrand::u64(most_ms.div_ceil(2)..=most_ms))
+    }
+}
+
+impl Shared {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes from one state to the other if it is in the first; says whether it went.
+    fn turn(&self, from: State, to: State) -> bool {
+        self.state.send_if_modified(|state| {
+            let turns = *state == from;
+            if turns {
+                *state = to;
+            }
+            turns
+        })
+    }
+}
+
+/// Leave to make one call.
+struct Permit<'a> {
+    shared: &'a Shared,
+    probe: bool,
+    answered: bool,
+}
+
+impl Permit<'_> {
+    fn succeeded(mut self) {
+        self.answered = true;
+        let settings = &self.shared.settings;
+        let mut inner = self.shared.inner();
+        (inner.failures, inner.open_ms) = (0, settings.open_ms);
+        if self.probe && self.shared.turn(State::HalfOpen, State::Closed) {
+            info!(breaker = self.shared.name, "the breaker closes: there was an answer again");
+        }
+    }
+
+    fn failed(mut self, reason: &str) {
+        self.answered = true;
+        let Shared { settings, name, .. } = self.shared;
+        let mut inner = self.shared.inner();
+        inner.failures = inner.failures.saturating_add(1);
+        if self.probe {
+            inner.open_ms = inner.open_ms.saturating_mul(2).min(settings.open_ms_max);
+            inner.open_until = Instant::now() + Duration::from_millis(inner.open_ms);
+            self.shared.turn(State::HalfOpen, State::Open);
+        } else if inner.failures >= settings.failures_to_open {
+            inner.open_until = Instant::now() + Duration::from_millis(inner.open_ms);
+            if self.shared.turn(State::Closed, State::Open) {
+                warn!(breaker = name, reason, open_ms = inner.open_ms, "the breaker opens: calls wait");
+            }
+        }
+    }
+}
+
+impl Drop for Permit<'_> {
+    /// A probe that was dropped has found out nothing: the next caller probes.
+    fn drop(&mut self) {
+        if self.probe && !self.answered {
+            self.shared.turn(State::HalfOpen, State::Open);
+        }
+    }
+}

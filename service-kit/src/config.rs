@@ -1,0 +1,121 @@
+//! Checks a configuration whole: every problem is named with its flag and its environment variable.
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+/// Everything that is wrong with a configuration, one line for each problem.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the configuration is refused: {}", problems.join("; "))]
+pub struct Error {
+    problems: Vec<String>,
+}
+
+impl Error {
+    /// The problems, each of which names its flag and its environment variable.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+}
+
+/// Gathers the problems of a configuration, so that one run shows them all.
+#[derive(Debug, Default)]
+pub struct Check {
+    problems: Vec<String>,
+}
+
+impl Check {
+    /// Nothing is wrong yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Notes a problem with `flag` (such as `--listen`), which `variable` (such as `ORDER_LISTEN`) sets as well.
+    pub fn problem(&mut self, flag: &str, variable: &str, problem: impl Display) {
+        self.problems.push(format!("{flag} ({variable}): {problem}"));
+    }
+
+    /// `value` has to be a plain-text HTTP endpoint: `http://host:port`.
+    pub fn http_url(&mut self, flag: &str, variable: &str, value: &str) {
+        let uri = value.parse::<tonic::transport::Uri>();
+        let right = uri.is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some_and(|h| !h.is_empty()));
+        if !right {
+            self.problem(flag, variable, format_args!("`{value}` is not an endpoint such as http://127.0.0.1:8085"));
+        }
+    }
+
+    /// `value` has to be a database that this build can open: `sqlite://path/to/file`.
+    pub fn database_url(&mut self, flag: &str, variable: &str, value: &str) {
+        let path = value.strip_prefix("sqlite://").unwrap_or_default();
+        let path = path.split('?').next().unwrap_or_default();
+        if path.is_empty() || path.contains(":memory:") {
+            self.problem(
+                flag,
+                variable,
+                format_args!("`{value}` is not a database file such as sqlite://data/order.db"),
+            );
+        }
+    }
+
+    /// `value` has to lie between `least` and `most`, both included.
+    pub fn range<T: PartialOrd + Display>(&mut self, flag: &str, variable: &str, value: T, least: T, most: T) {
+        if value < least || value > most {
+            self.problem(flag, variable, format_args!("{value} is not between {least} and {most}"));
+        }
+    }
+
+    /// The verdict over everything that was checked.
+    pub fn finish(self) -> Result<(), Error> {
+        if self.problems.is_empty() { Ok(()) } else { Err(Error { problems: self.problems }) }
+    }
+}
+
+/// A clap value parser whose message names the environment variable as well, which clap leaves out:
+/// `#[arg(long, env = "ORDER_LISTEN", value_parser = config::named::<SocketAddr>("ORDER_LISTEN"))]`.
+pub fn named<T>(variable: &'static str) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static
+where
+    T: FromStr,
+    T::Err: Display,
+{
+    move |text| {
+        text.parse::<T>().map_err(|error| format!("{error} (the environment variable {variable} sets it as well)"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    #[test]
+    fn every_problem_is_told_with_flag_and_variable() {
+        let mut check = Check::new();
+        check.http_url("--broker", "BROKER_URL", "https://127.0.0.1:8085");
+        check.http_url("--broker", "BROKER_URL", "127.0.0.1:8085");
+        check.database_url("--database-url", "ORDER_DATABASE_URL", "sqlite://");
+        check.database_url("--database-url", "ORDER_DATABASE_URL", "postgres://here");
+        check.database_url("--database-url", "ORDER_DATABASE_URL", "sqlite://:memory:");
+        check.range("--grace-ms", "SHUTDOWN_GRACE_MS", 0, 1, 10);
+        let error = check.finish().unwrap_err();
+        assert_eq!(error.problems().len(), 6, "{error}");
+        assert!(error.problems()[0].starts_with("--broker (BROKER_URL): "), "{error}");
+        assert!(error.problems()[5].contains("0 is not between 1 and 10"), "{error}");
+    }
+
+    #[test]
+    fn a_right_configuration_passes() {
+        let mut check = Check::new();
+        check.http_url("--broker", "BROKER_URL", "http://broker:8085");
+        check.database_url("--database-url", "ORDER_DATABASE_URL", "sqlite://data/order.db?cache=private");
+        check.range("--grace-ms", "SHUTDOWN_GRACE_MS", 1, 1, 10);
+        check.range("--grace-ms", "SHUTDOWN_GRACE_MS", 10, 1, 10);
+        assert_eq!(check.finish(), Ok(()));
+    }
+
+    #[test]
+    fn a_value_that_does_not_parse_names_the_variable() {
+        let parse = named::<SocketAddr>("ORDER_LISTEN");
+        assert!(parse("nowhere").unwrap_err().contains("ORDER_LISTEN"));
+        assert_eq!(parse("127.0.0.1:0").unwrap().port(), 0);
+    }
+}

@@ -1,0 +1,174 @@
+//! The database: one writer whose commits are shared, and a small pool for reads.
+
+mod schema;
+mod writer;
+
+use std::path::Path;
+use std::sync::Once;
+use std::time::Duration;
+
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::migrate::MigrateError;
+use sqlx::{AnyConnection, Connection as _, Executor as _, Pool};
+
+pub use schema::{KIT_VERSION_MAX, Migration};
+pub use writer::{BATCH_JOBS_MAX, QUEUE_JOBS_MAX};
+
+use writer::Writer;
+
+/// The database driver of every service, named here and nowhere else.
+///
+/// `Any` finds the driver by the URL. It carries what we need: `$1` placeholders, `BIGINT`, `TEXT` and `BLOB`, nested
+/// transactions and migrations. What it cannot do is left out of the SQL on purpose: no booleans, no native times.
+pub type Db = sqlx::Any;
+
+/// A connection inside a transaction.
+pub type Connection = AnyConnection;
+
+/// A future that borrows a connection.
+pub type JobFuture<'c, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'c>>;
+
+/// How many reads run at the same time; more wait.
+pub const READ_CONNECTIONS_MAX: u32 = 4;
+
+/// How long a read waits for a connection before it fails, in milliseconds.
+pub const READ_WAIT_MS_MAX: u64 = 10_000;
+
+/// Why the database did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database cannot be opened.
+    #[error("the database `{url}` cannot be opened")]
+    Open {
+        /// The database.
+        url: String,
+        /// The cause.
+        source: sqlx::Error,
+    },
+    /// The folder of the database file cannot be made.
+    #[error("the folder of the database `{url}` cannot be made")]
+    Folder {
+        /// The database.
+        url: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A newer version of the service wrote this database. An older one must not touch it.
+    #[error("the database was written by a newer version of this service: it has migration {version}")]
+    Newer {
+        /// The migration that this binary does not know.
+        version: i64,
+    },
+    /// The tables cannot be brought to this version.
+    #[error("the database cannot be migrated")]
+    Migrate(#[source] MigrateError),
+    /// A statement failed.
+    #[error("a database statement failed")]
+    Statement(#[from] sqlx::Error),
+    /// The transaction that a write was a part of was not committed.
+    #[error("a transaction was not committed: {cause}")]
+    Commit {
+        /// What the database said. One commit serves many, so that the cause is told to many.
+        cause: String,
+    },
+    /// A commit failed earlier. What is on disk is known only after a restart.
+    #[error("the database takes no writes after a failed commit")]
+    Poisoned,
+}
+
+/// An open database. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Database {
+    reads: Pool<Db>,
+    writer: Writer,
+}
+
+impl Database {
+    /// Opens the database, makes it if it is not there, and brings its tables to the version of this binary.
+    ///
+    /// `migrations` are the service's own, numbered from [`KIT_VERSION_MAX`]` + 1`; the kit adds the tables of the
+    /// outbox and the inbox.
+    pub async fn open(url: &str, migrations: &[Migration]) -> Result<Self, Error> {
+        static DRIVERS: Once = Once::new();
+        DRIVERS.call_once(sqlx::any::install_default_drivers);
+        make_folder(url)?;
+        let fail = |source| Error::Open { url: url.to_owned(), source };
+        let options: AnyConnectOptions = with_create(url).parse().map_err(fail)?;
+        let mut connection = AnyConnection::connect_with(&options).await.map_err(fail)?;
+        connection.execute(WRITER_PRAGMAS).await.map_err(fail)?;
+        schema::migrate(&mut connection, migrations).await?;
+        let reads = AnyPoolOptions::new()
+            .max_connections(READ_CONNECTIONS_MAX)
+            .acquire_timeout(Duration::from_millis(READ_WAIT_MS_MAX))
+            .after_connect(|connection, _| Box::pin(async move { connection.execute(READER_PRAGMAS).await.map(drop) }))
+            .connect_with(options)
+            .await
+            .map_err(fail)?;
+        Ok(Self { reads, writer: Writer::start(connection) })
+    }
+
+    /// Runs `job` in a transaction and answers when it is committed, which means: on disk.
+    ///
+    /// Writes that arrive together share one transaction and so one fsync; each has its own savepoint, so that a job
+    /// that fails undoes only itself. When the caller goes away before the answer, the job is done all the same.
+    ///
+    /// ```text
+    /// let id = db.write(move |conn| Box::pin(async move {
+    ///     sqlx::query("INSERT INTO orders (id) VALUES ($1)").bind(&id).execute(&mut *conn).await?;
+    ///     outbox::enqueue(conn, "order-service", event).await?;
+    ///     Ok::<_, db::Error>(id)
+    /// })).await?;
+    /// ```
+    pub async fn write<T, E, F>(&self, job: F) -> Result<T, E>
+    where
+        F: for<'c> FnOnce(&'c mut Connection) -> JobFuture<'c, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.writer.write(job).await
+    }
+
+    /// The pool for reads. Its connections refuse writes.
+    pub fn reads(&self) -> &Pool<Db> {
+        &self.reads
+    }
+
+    /// Waits until the writer refuses further work because a commit failed. A service ends then.
+    pub async fn poisoned(&self) -> Error {
+        self.writer.poisoned().await
+    }
+
+    /// Told after every commit: what changes are the commits since it was last looked at.
+    pub(crate) fn commits(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.writer.commits()
+    }
+}
+
+/// `synchronous = FULL` makes a commit wait for the disk also in WAL mode, where the default would not.
+const WRITER_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; \
+     PRAGMA foreign_keys = ON;";
+
+const READER_PRAGMAS: &str = "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;";
+
+/// The path of a SQLite URL.
+fn file_path(url: &str) -> Option<&str> {
+    let path = url.strip_prefix("sqlite://")?;
+    Some(path.split('?').next().unwrap_or(path))
+}
+
+fn make_folder(url: &str) -> Result<(), Error> {
+    let folder = file_path(url).and_then(|path| Path::new(path).parent());
+    match folder {
+        Some(folder) if !folder.as_os_str().is_empty() => {
+            std::fs::create_dir_all(folder).map_err(|source| Error::Folder { url: url.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn with_create(url: &str) -> String {
+    match file_path(url) {
+        Some(_) if !url.contains("mode=") => format!("{url}{}mode=rwc", if url.contains('?') { '&' } else { '?' }),
+        _ => url.to_owned(),
+    }
+}

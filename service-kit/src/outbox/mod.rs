@@ -1,0 +1,71 @@
+//! The outbox: events wait in the database from the transaction that causes them until the broker has taken them.
+
+mod relay;
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use uuid::Uuid;
+
+use crate::db::Connection;
+use crate::event::{CE_ID, CE_SOURCE, CE_TIME, CE_TYPE, rfc3339};
+use crate::inbox::now_ms;
+use crate::{broker, db};
+
+pub use relay::{BATCH_EVENTS_MAX, Relay};
+
+/// How large an event's payload may be, in bytes.
+pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
+
+/// An event that shall be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewEvent {
+    /// The topic's id: `order-events`.
+    pub topic: &'static str,
+    /// Events of one key are published, and arrive, in the order of their transactions.
+    pub ordering_key: String,
+    /// What happened (`ce-type`): `orderflow.events.v1.OrderPlaced`.
+    pub kind: &'static str,
+    /// The encoded event.
+    pub payload: Vec<u8>,
+}
+
+/// Why events are not told.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] db::Error),
+    /// No client can be made for the broker.
+    #[error(transparent)]
+    Broker(#[from] broker::Error),
+    /// The event is larger than [`PAYLOAD_BYTES_MAX`].
+    #[error("an event of {bytes} bytes is too large")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+}
+
+/// Writes an event into the outbox, in the caller's transaction, and gives its id (`ce-id`).
+///
+/// `source` is who tells it (`ce-source`): the service's name. The relay hears of the commit by itself.
+pub async fn enqueue(connection: &mut Connection, source: &str, event: NewEvent) -> Result<String, db::Error> {
+    let id = Uuid::now_v7().to_string();
+    let time = rfc3339(SystemTime::now());
+    let attributes =
+        BTreeMap::from([(CE_ID, id.as_str()), (CE_TYPE, event.kind), (CE_SOURCE, source), (CE_TIME, &time)]);
+    let attributes = serde_json::to_string(&attributes).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let sql = "INSERT INTO outbox (id, event_id, topic, ordering_key, attributes, payload, created_at_ms) \
+         VALUES ((SELECT COALESCE(MAX(id), 0) + 1 FROM outbox), $1, $2, $3, $4, $5, $6)";
+    sqlx::query(sql)
+        .bind(&id)
+        .bind(event.topic)
+        .bind(event.ordering_key)
+        .bind(attributes)
+        .bind(event.payload)
+        .bind(now_ms())
+        .execute(connection)
+        .await?;
+    Ok(id)
+}

@@ -1,0 +1,123 @@
+//! A service as a process: telemetry, signals, the grace period and the exit code.
+
+use std::error::Error;
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config::Check;
+use crate::status::chain;
+use crate::telemetry::{self, LogFormat};
+
+/// The longest grace period that can be set, in milliseconds.
+const GRACE_MS_MAX: u64 = 600_000;
+
+/// What every process of the suite can be told.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ProcessConfig {
+    /// Which log lines are written, in the form of RUST_LOG
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    pub log: String,
+    /// How log lines look
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+    /// How long a stopping process may finish what it has begun, in milliseconds
+    #[arg(long, env = "SHUTDOWN_GRACE_MS", default_value = "10000", value_parser = crate::config::named::<u64>("SHUTDOWN_GRACE_MS"))]
+    pub grace_ms: u64,
+}
+
+impl ProcessConfig {
+    /// Checks these settings as a part of a whole configuration.
+    pub fn check(&self, check: &mut Check) {
+        check.range("--grace-ms", "SHUTDOWN_GRACE_MS", self.grace_ms, 0, GRACE_MS_MAX);
+    }
+}
+
+/// Runs a service until it ends by itself or is told to stop (SIGTERM or ctrl-c), and says how it ended.
+///
+/// The service stops when its token is cancelled. It has the grace period to finish what it has begun; a second
+/// signal ends it at once. Zero means that it was stopped and drained; anything else that it failed.
+pub async fn run<S, F, E>(name: &'static str, config: &ProcessConfig, service: S) -> ExitCode
+where
+    S: FnOnce(CancellationToken) -> F,
+    F: Future<Output = Result<(), E>>,
+    E: Error + 'static,
+{
+    let mut check = Check::new();
+    config.check(&mut check);
+    if let Err(error) = telemetry::start(&config.log, config.log_format) {
+        check.problem("--log", "RUST_LOG", error);
+    }
+    if let Err(error) = check.finish() {
+        eprintln!("{name}: {error}");
+        return ExitCode::FAILURE;
+    }
+    let signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => {
+            error!(service = name, %error, "the process cannot listen for signals");
+            return ExitCode::FAILURE;
+        }
+    };
+    supervise(name, Duration::from_millis(config.grace_ms), signals, service).await
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn supervise<S, F, E>(name: &'static str, grace: Duration, mut signals: Signals, service: S) -> ExitCode
+where
+    S: FnOnce(CancellationToken) -> F,
+    F: Future<Output = Result<(), E>>,
+    E: Error + 'static,
+{
+    let token = CancellationToken::new();
+    let mut running = std::pin::pin!(service(token.clone()));
+    let result = tokio::select! {
+        result = &mut running => result,
+        () = signals.next() => {
+            info!(service = name, grace_ms = grace.as_millis(), "the service is stopping");
+            token.cancel();
+            tokio::select! {
+                result = &mut running => result,
+                () = tokio::time::sleep(grace) => {
+                    warn!(service = name, "the grace period is over; what was not finished comes back at the next start");
+                    return ExitCode::FAILURE;
+                }
+                () = signals.next() => {
+                    warn!(service = name, "a second signal ends the service at once");
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
+    };
+    match result {
+        Ok(()) => {
+            info!(service = name, "the service has stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            error!(service = name, error = chain(&error), "the service has failed");
+            ExitCode::FAILURE
+        }
+    }
+}
