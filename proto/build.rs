@@ -1,4 +1,4 @@
-//! Compiles every .proto file below this folder with protox, so that nobody needs protoc.
+//! Compiles the .proto files below this folder with protox, so that nobody needs protoc.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -6,6 +6,7 @@ use std::{env, fs};
 
 use prost::Message;
 
+/// What is compiled; files that these import need no entry.
 const FILES: [&str; 7] = [
     "google/pubsub/v1/pubsub.proto",
     "orderflow/broker/v1/broker.proto",
@@ -21,8 +22,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("cargo:rerun-if-changed={folder}");
     }
     let descriptors = protox::compile(FILES, ["."])?;
-    // Server reflection serves this set, comments left out.
+    // Server reflection serves this set. The comments stay in, so that `grpcurl describe` explains what it shows.
     fs::write(PathBuf::from(env::var("OUT_DIR")?).join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().bytes(".google.pubsub.v1.PubsubMessage.data").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        // A body is a view into the buffer that the request arrived in: publishing does not copy it.
+        .bytes(".google.pubsub.v1.PubsubMessage.data")
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,29 +1,32 @@
 //! The wire of Orderflow: types, servers and clients generated from the .proto files of this crate.
 //!
-//! Modules follow the packages. [`DESCRIPTORS`] is what server reflection serves.
+//! Modules follow the packages: the message `google.pubsub.v1.Topic` is [`google::pubsub::v1::Topic`]. Each service
+//! brings a client and a server module of its name, for example
+//! [`publisher_server`](google::pubsub::v1::publisher_server). Fields are documented where they are declared, in the
+//! .proto files. [`DESCRIPTORS`] is what server reflection serves.
 
-/// The encoded `FileDescriptorSet` of every package in this crate.
+/// The encoded `FileDescriptorSet` of every package in this crate and of all that they import, comments included.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// Packages below `google`.
+/// Packages below `google`, which others declared: only the comments are ours.
+#[allow(missing_docs, clippy::all, clippy::cast_possible_truncation, reason = "generated")]
 pub mod google {
     /// Google Cloud Pub/Sub.
     pub mod pubsub {
-        /// Version 1.
+        /// Version 1: topics, subscriptions, snapshots and messages.
         pub mod v1 {
-            #![allow(missing_docs, clippy::all, clippy::cast_possible_truncation)]
             tonic::include_proto!("google.pubsub.v1");
         }
     }
 }
 
 /// Packages below `orderflow`.
+#[allow(missing_docs, clippy::all, clippy::cast_possible_truncation, reason = "generated")]
 pub mod orderflow {
     /// Looking inside the broker.
     pub mod broker {
         /// Version 1.
         pub mod v1 {
-            #![allow(missing_docs, clippy::all, clippy::cast_possible_truncation)]
             tonic::include_proto!("orderflow.broker.v1");
         }
     }
@@ -31,7 +34,6 @@ pub mod orderflow {
     pub mod events {
         /// Version 1.
         pub mod v1 {
-            #![allow(missing_docs, clippy::all, clippy::cast_possible_truncation)]
             tonic::include_proto!("orderflow.events.v1");
         }
     }
@@ -39,7 +41,6 @@ pub mod orderflow {
     pub mod notification {
         /// Version 1.
         pub mod v1 {
-            #![allow(missing_docs, clippy::all, clippy::cast_possible_truncation)]
             tonic::include_proto!("orderflow.notification.v1");
         }
     }
@@ -47,7 +48,6 @@ pub mod orderflow {
     pub mod order {
         /// Version 1.
         pub mod v1 {
-            #![allow(missing_docs, clippy::all, clippy::cast_possible_truncation)]
             tonic::include_proto!("orderflow.order.v1");
         }
     }
@@ -55,7 +55,6 @@ pub mod orderflow {
     pub mod payment {
         /// Version 1.
         pub mod v1 {
-            #![allow(missing_docs, clippy::all, clippy::cast_possible_truncation)]
             tonic::include_proto!("orderflow.payment.v1");
         }
     }
@@ -63,7 +62,6 @@ pub mod orderflow {
     pub mod r#type {
         /// Version 1.
         pub mod v1 {
-            #![allow(missing_docs, clippy::all, clippy::cast_possible_truncation)]
             tonic::include_proto!("orderflow.r#type.v1");
         }
     }

@@ -1,0 +1,7 @@
+//! The wire, as other people's clients see it.
+
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails by panicking, as the test does")]
+
+mod codec;
+mod reflection;
+mod shape;
