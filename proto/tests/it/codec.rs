@@ -31,10 +31,9 @@ fn a_message_has_the_bytes_of_the_public_api() {
 
 #[test]
 fn a_decoded_body_is_a_view_into_the_request() {
-    let body = vec![b'x'; 4096];
     let request = PublishRequest {
         topic: "projects/p/topics/t".to_owned(),
-        messages: vec![PubsubMessage { data: body.clone().into(), ..Default::default() }; 3],
+        messages: vec![PubsubMessage { data: vec![b'x'; 4096].into(), ..Default::default() }; 3],
     };
     let wire = Bytes::from(request.encode_to_vec());
     let decoded = PublishRequest::decode(wire.clone()).unwrap();
