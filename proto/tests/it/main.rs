@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails by panicking, as the test does")]
 
 mod codec;
+mod public_api;
 mod reflection;
 mod shape;
