@@ -1,0 +1,440 @@
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use crate::checkpoint::{self, CheckpointHeader, Kept};
+use crate::frame::{self, HEADER_LEN, Header, Key, Kind, Seed};
+use crate::recovery::{self, Recovered};
+use crate::scan::{Scanner, Step};
+use crate::segment::{self, narrow};
+use crate::state::{Active, Shared};
+use crate::{
+    CHECKPOINTS_KEPT, Config, Disk, DiskFile, Error, FRAME_HEADER_BYTES, OsDisk, PAYLOAD_BYTES_MAX, Position, Reader,
+    SEGMENT_HEADER_BYTES, index,
+};
+
+/// Frames are written when this many bytes have gathered, even if the append goes on.
+const WRITE_BYTES: usize = 8 << 20;
+
+/// What is stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// With a key, the entry is found by its numbers; without one, only a replay sees it.
+    pub key: Option<Key>,
+    /// The pieces of the payload, at most [`PAYLOAD_BYTES_MAX`] bytes together. They are stored without borders.
+    pub payload: &'a [&'a [u8]],
+}
+
+/// The lowest and the highest number that a segment holds of a stream. Numbers between them may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamSpan {
+    /// The stream.
+    pub stream: u32,
+    /// The lowest number.
+    pub first: u64,
+    /// The highest number.
+    pub last: u64,
+}
+
+/// What is known of a segment without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// The segment's number.
+    pub id: u64,
+    /// The size of its file in bytes.
+    pub bytes: u64,
+    /// Whether it is complete. The one that is not is written to.
+    pub sealed: bool,
+    /// The streams that have entries in it, in ascending order.
+    pub streams: Vec<StreamSpan>,
+}
+
+/// The one writer of a directory.
+pub struct Journal<D: Disk = OsDisk> {
+    pub(crate) shared: Arc<Shared<D>>,
+    pub(crate) config: Config,
+    pub(crate) tail: Tail<D::File>,
+    pub(crate) checkpoints: Checkpoints,
+    /// Frames that are not written yet; the memory is used again and again.
+    buffer: Vec<u8>,
+    /// Where the keyed ones among them stand.
+    staged: Vec<(Key, u64, u32)>,
+    _lock: D::Lock,
+}
+
+/// The end of the segment that is written to.
+pub(crate) struct Tail<F> {
+    pub(crate) id: u64,
+    pub(crate) seed: Seed,
+    pub(crate) file: Arc<F>,
+    /// Where the next frame goes.
+    pub(crate) end: u64,
+    /// Everything before it was synced.
+    pub(crate) durable: u64,
+    /// Whether a mark stands at the end.
+    pub(crate) marked: bool,
+}
+
+/// The checkpoints on disk.
+#[derive(Debug, Default)]
+pub(crate) struct Checkpoints {
+    /// Newest first.
+    pub(crate) kept: Vec<Kept>,
+    /// Files that the next checkpoint makes superfluous.
+    pub(crate) stale: Vec<String>,
+    pub(crate) number_next: u64,
+}
+
+impl<D: Disk> Journal<D> {
+    /// Opens the journal in a directory, or starts one in an empty directory.
+    ///
+    /// A torn tail of the last segment is cut. What is found is durable when this returns. [`replay`](Self::replay)
+    /// from [`Recovered::replay_from`] then brings the owner up to date.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when another process has the directory; [`Error::Corrupt`] and [`Error::MissingSegment`] when
+    /// something that was durable is not there as it was written.
+    pub fn open(disk: D, config: Config) -> Result<(Self, Recovered), Error> {
+        recovery::open(disk, config)
+    }
+
+    pub(crate) fn new(
+        shared: Shared<D>,
+        config: Config,
+        tail: Tail<D::File>,
+        checkpoints: Checkpoints,
+        lock: D::Lock,
+    ) -> Self {
+        let (buffer, staged) = (Vec::new(), Vec::new());
+        Self { shared: Arc::new(shared), config, tail, checkpoints, buffer, staged, _lock: lock }
+    }
+
+    /// Visits all entries from `from` on, in the order of their appends.
+    ///
+    /// # Errors
+    /// What `visit` answers, and [`Error::Corrupt`] at the first damaged frame.
+    pub fn replay<E: From<Error>>(
+        &self,
+        from: Position,
+        mut visit: impl FnMut(Position, Option<Key>, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.shared.check()?;
+        let sealed: Vec<_> = self.shared.map().sealed.range(from.segment..).map(|(_, one)| Arc::clone(one)).collect();
+        let start = |id| if id == from.segment { from.offset } else { SEGMENT_HEADER_BYTES };
+        for one in sealed {
+            let name = segment::file_name(one.id);
+            let file = self.shared.disk.open(&name).map_err(Error::io("open", &name))?;
+            visit_entries(&file, one.id, one.seed, start(one.id)..one.end, &mut visit)?;
+        }
+        let tail = &self.tail;
+        visit_entries(&*tail.file, tail.id, tail.seed, start(tail.id)..tail.end, &mut visit)
+    }
+
+    /// Writes entries behind all others and answers where the next one will start. They are not durable yet.
+    ///
+    /// # Errors
+    /// [`Error::PayloadTooLarge`] and [`Error::BadKey`], after which nothing was written. After any other error the
+    /// journal is poisoned.
+    pub fn append(&mut self, entries: &[Entry<'_>]) -> Result<Position, Error> {
+        self.shared.check()?;
+        for entry in entries {
+            entry.check()?;
+        }
+        let outcome = self.append_checked(entries);
+        self.shared.guard(outcome)?;
+        Ok(self.end())
+    }
+
+    /// Makes durable, with one sync, all that was appended. Answers the position before which everything is durable.
+    ///
+    /// # Errors
+    /// After any error the journal is poisoned: a sync that failed is never tried again.
+    pub fn sync(&mut self) -> Result<Position, Error> {
+        self.shared.check()?;
+        let outcome = self.tail.sync();
+        self.shared.guard(outcome)?;
+        Ok(self.durable())
+    }
+
+    /// Stores the owner's state, which holds everything before `covers`, so that a replay may start there.
+    ///
+    /// The [`CHECKPOINTS_KEPT`] newest ones stay.
+    ///
+    /// # Errors
+    /// [`Error::BadPosition`] when `covers` is no boundary, not durable, or before the last checkpoint's;
+    /// [`Error::CheckpointTooLarge`]. Nothing was written then. After any other error the journal is poisoned.
+    pub fn checkpoint(&mut self, covers: Position, state: &[u8]) -> Result<(), Error> {
+        self.shared.check()?;
+        checkpoint::check_size(state)?;
+        let newest = self.checkpoints.kept.first();
+        let behind = newest.is_some_and(|kept| covers < kept.header.covers);
+        if behind || covers > self.durable() || !self.is_boundary(covers)? {
+            return Err(Error::BadPosition { position: covers });
+        }
+        let header = CheckpointHeader { number: self.checkpoints.number_next, covers, durable: self.durable() };
+        let outcome = self.checkpoints.write(&self.shared.disk, header, state);
+        self.shared.guard(outcome)
+    }
+
+    /// What is known of each segment, oldest first.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let map = self.shared.map();
+        let sealed = map.sealed.values().map(|one| SegmentInfo {
+            id: one.id,
+            bytes: one.end,
+            sealed: true,
+            streams: one.streams.iter().map(|range| range.span).collect(),
+        });
+        let active =
+            SegmentInfo { id: self.tail.id, bytes: self.tail.end, sealed: false, streams: map.active.index.spans() };
+        sealed.chain([active]).collect()
+    }
+
+    /// Gives a segment's space back. Whatever is alive in it must have been appended again and be durable.
+    ///
+    /// # Errors
+    /// [`Error::SegmentInUse`] unless the segment is sealed and lies before every checkpoint that is kept. After any
+    /// other error the journal is poisoned.
+    pub fn remove_segment(&mut self, id: u64) -> Result<(), Error> {
+        self.shared.check()?;
+        let refuse = |reason| Err(Error::SegmentInUse { id, reason });
+        if id == self.tail.id {
+            return refuse("it is written to");
+        }
+        let Some(oldest) = self.checkpoints.kept.last() else {
+            return refuse("there is no checkpoint");
+        };
+        if id >= oldest.header.covers.segment {
+            return refuse("it does not lie before the oldest checkpoint that is kept");
+        }
+        if self.shared.map_mut().sealed.remove(&id).is_none() {
+            return refuse("there is no such segment");
+        }
+        // The removal need not be durable: a segment that comes back lies before the checkpoint and is dead.
+        let outcome = [index::file_name(id), segment::file_name(id)]
+            .iter()
+            .try_for_each(|name| self.shared.disk.remove(name).map_err(Error::io("remove", name)));
+        self.shared.guard(outcome)
+    }
+
+    /// What the journal occupies, in bytes.
+    #[must_use]
+    pub fn bytes_on_disk(&self) -> u64 {
+        let map = self.shared.map();
+        let sealed: u64 = map.sealed.values().map(|one| one.end + one.index_bytes).sum();
+        let checkpoints: u64 = self.checkpoints.kept.iter().map(|kept| kept.bytes).sum();
+        sealed + checkpoints + self.tail.end
+    }
+
+    /// How many entries are indexed in memory: those of the active segment.
+    #[must_use]
+    pub fn entries_in_memory(&self) -> usize {
+        self.shared.map().active.index.len()
+    }
+
+    /// A reader of this journal.
+    #[must_use]
+    pub fn reader(&self) -> Reader<D> {
+        Reader::new(Arc::clone(&self.shared))
+    }
+
+    /// Where the next entry will start, unless it needs a new segment.
+    #[must_use]
+    pub fn end(&self) -> Position {
+        Position { segment: self.tail.id, offset: self.tail.end }
+    }
+
+    /// The position before which everything is durable.
+    #[must_use]
+    pub fn durable(&self) -> Position {
+        Position { segment: self.tail.id, offset: self.tail.durable }
+    }
+
+    fn append_checked(&mut self, entries: &[Entry<'_>]) -> Result<(), Error> {
+        for entry in entries {
+            let at = self.tail.end + self.buffer.len() as u64;
+            if at > SEGMENT_HEADER_BYTES && at + entry.frame_bytes() > self.config.segment_bytes_max {
+                self.flush()?;
+                self.roll()?;
+            } else if self.buffer.len() >= WRITE_BYTES {
+                self.flush()?;
+            }
+            let at = self.tail.end + self.buffer.len() as u64;
+            let (seed, durable) = (self.tail.seed, narrow(self.tail.durable));
+            let payload_bytes = frame::encode(&mut self.buffer, seed, at, durable, Kind::of(entry.key), entry.payload);
+            if let Some(key) = entry.key {
+                self.staged.push((key, at, payload_bytes));
+            }
+        }
+        self.flush()
+    }
+
+    /// Writes what has gathered, then shows it to the readers.
+    fn flush(&mut self) -> Result<(), Error> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        self.tail.write(&self.buffer)?;
+        if !self.staged.is_empty() {
+            let index = &mut self.shared.map_mut().active.index;
+            for (key, offset, payload_bytes) in self.staged.drain(..) {
+                index.insert(key, offset, payload_bytes);
+            }
+        }
+        self.buffer.clear();
+        self.buffer.shrink_to(WRITE_BYTES);
+        Ok(())
+    }
+
+    /// Seals the active segment and begins another.
+    ///
+    /// The old one is synced first. A segment that exists therefore proves that all before it were durable.
+    fn roll(&mut self) -> Result<(), Error> {
+        self.tail.seal()?;
+        let (id, end) = (self.tail.id, self.tail.end);
+        let sealed = {
+            let map = self.shared.map();
+            index::write(&self.shared.disk, id, map.active.salt, end, &map.active.index)?
+        };
+        let (file, header) = segment::create(&self.shared.disk, id + 1, narrow(end))?;
+        let file = Arc::new(file);
+        self.tail = Tail::new(header.id, header.seed(), Arc::clone(&file));
+        let active = Active { id: header.id, salt: header.salt, file, index: index::MemoryIndex::default() };
+        let mut map = self.shared.map_mut();
+        map.sealed.insert(id, Arc::new(sealed));
+        map.active = active;
+        Ok(())
+    }
+
+    /// Whether an entry starts or a segment ends at `position`.
+    fn is_boundary(&self, position: Position) -> Result<bool, Error> {
+        let Position { segment: id, offset } = position;
+        if id == self.tail.id {
+            let tail = &self.tail;
+            return is_boundary_of(&*tail.file, id, tail.seed, offset, tail.end);
+        }
+        let Some(sealed) = self.shared.map().sealed.get(&id).map(Arc::clone) else { return Ok(false) };
+        let name = segment::file_name(id);
+        let file = self.shared.disk.open(&name).map_err(Error::io("open", &name))?;
+        is_boundary_of(&file, id, sealed.seed, offset, sealed.end)
+    }
+}
+
+impl<D: Disk> fmt::Debug for Journal<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Journal").field("end", &self.end()).field("durable", &self.durable()).finish_non_exhaustive()
+    }
+}
+
+impl Entry<'_> {
+    fn check(&self) -> Result<(), Error> {
+        let payload_bytes = self.payload_bytes();
+        if payload_bytes > u64::from(PAYLOAD_BYTES_MAX) {
+            return Err(Error::PayloadTooLarge { payload_bytes });
+        }
+        self.key.map_or(Ok(()), |key| key.check())
+    }
+
+    fn payload_bytes(&self) -> u64 {
+        self.payload.iter().map(|piece| piece.len() as u64).sum()
+    }
+
+    fn frame_bytes(&self) -> u64 {
+        FRAME_HEADER_BYTES + self.payload_bytes()
+    }
+}
+
+impl<F: DiskFile> Tail<F> {
+    /// The end of a segment that has just been created.
+    pub(crate) fn new(id: u64, seed: Seed, file: Arc<F>) -> Self {
+        Self { id, seed, file, end: SEGMENT_HEADER_BYTES, durable: SEGMENT_HEADER_BYTES, marked: false }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.file.write_at(bytes, self.end).map_err(Error::io("write", &segment::file_name(self.id)))?;
+        self.end += bytes.len() as u64;
+        self.marked = false;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), Error> {
+        if self.durable == self.end {
+            return Ok(());
+        }
+        self.file.sync_data().map_err(Error::io("sync", &segment::file_name(self.id)))?;
+        self.durable = self.end;
+        self.mark()
+    }
+
+    /// Notes in the file that all of it was synced, in case nothing follows that would.
+    ///
+    /// Without it the last batch before a crash could not be told from a torn one. The mark itself is not synced, and
+    /// the next append overwrites it, so it costs neither a sync nor space.
+    pub(crate) fn mark(&mut self) -> Result<(), Error> {
+        let mut bytes = Vec::with_capacity(HEADER_LEN);
+        frame::encode(&mut bytes, self.seed, self.end, narrow(self.durable), Kind::Mark, &[]);
+        self.file.write_at(&bytes, self.end).map_err(Error::io("write", &segment::file_name(self.id)))?;
+        self.marked = true;
+        Ok(())
+    }
+
+    /// Makes the file end with its last frame, for good.
+    fn seal(&mut self) -> Result<(), Error> {
+        let name = segment::file_name(self.id);
+        if self.marked {
+            self.file.truncate(self.end).map_err(Error::io("cut", &name))?;
+            self.marked = false;
+        }
+        self.file.sync_data().map_err(Error::io("sync", &name))?;
+        self.durable = self.end;
+        Ok(())
+    }
+}
+
+impl Checkpoints {
+    fn write<D: Disk>(&mut self, disk: &D, header: CheckpointHeader, state: &[u8]) -> Result<(), Error> {
+        self.kept.insert(0, checkpoint::write(disk, header, state)?);
+        self.number_next = header.number + 1;
+        let beyond = self.kept.split_off(self.kept.len().min(CHECKPOINTS_KEPT));
+        let beyond = beyond.iter().map(|kept| checkpoint::file_name(kept.header.number));
+        for name in self.stale.drain(..).chain(beyond) {
+            disk.remove(&name).map_err(Error::io("remove", &name))?;
+        }
+        Ok(())
+    }
+}
+
+fn visit_entries<F: DiskFile, E: From<Error>>(
+    file: &F,
+    id: u64,
+    seed: Seed,
+    range: std::ops::Range<u64>,
+    visit: &mut impl FnMut(Position, Option<Key>, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let name = segment::file_name(id);
+    let mut scanner = Scanner::new(file, seed, range.start, range.end);
+    loop {
+        let flow = match scanner.step().map_err(Error::io("read", &name))? {
+            Step::Entry { offset, key, payload, .. } => {
+                visit(Position { segment: id, offset }, key, payload)?;
+                ControlFlow::Continue(())
+            }
+            Step::End { .. } => ControlFlow::Break(Ok(())),
+            Step::Mark { offset } => ControlFlow::Break(Err((offset, "a mark stands between the frames"))),
+            Step::Bad { offset, reason } => ControlFlow::Break(Err((offset, reason))),
+        };
+        if let ControlFlow::Break(outcome) = flow {
+            return outcome.map_err(|(offset, reason)| E::from(Error::corrupt(&name, offset, reason)));
+        }
+    }
+}
+
+fn is_boundary_of<F: DiskFile>(file: &F, id: u64, seed: Seed, offset: u64, end: u64) -> Result<bool, Error> {
+    if offset == end || offset < SEGMENT_HEADER_BYTES || offset + FRAME_HEADER_BYTES > end {
+        return Ok(offset == end);
+    }
+    let mut bytes = [0; HEADER_LEN];
+    file.read_at(&mut bytes, offset).map_err(Error::io("read", &segment::file_name(id)))?;
+    Ok(Header::decode(&bytes, seed, offset).is_some())
+}

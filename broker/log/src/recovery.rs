@@ -1,0 +1,359 @@
+//! Opens a directory: finds out what is there, tells a torn tail from corruption, and repairs the former.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use crate::checkpoint;
+use crate::index::{self, MemoryIndex, Sealed};
+use crate::journal::{Checkpoints, Tail};
+use crate::scan::{self, Scanner, Step};
+use crate::segment::{self, Opened, SegmentHeader, narrow};
+use crate::state::{Active, Map, Shared};
+use crate::{
+    CHECKPOINTS_KEPT, Config, Disk, DiskFile, Error, FRAME_HEADER_BYTES, Journal, Position, SEGMENT_HEADER_BYTES,
+    Verify,
+};
+
+/// How much is written again at a time when a sync of unknown outcome is made up for, in bytes.
+const REWRITE_BYTES: u64 = 1 << 20;
+
+/// What was found at open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The newest sound checkpoint.
+    pub checkpoint: Option<Checkpoint>,
+    /// Checkpoint files that were passed over because they are damaged. The next checkpoint removes them.
+    pub checkpoints_damaged: Vec<String>,
+    /// What was cut off the last segment.
+    pub cut: Option<Cut>,
+    /// Where the next entry will start. Everything before it is durable.
+    pub end: Position,
+}
+
+impl Recovered {
+    /// Where a replay has to start.
+    #[must_use]
+    pub fn replay_from(&self) -> Position {
+        self.checkpoint.as_ref().map_or(Position::START, |checkpoint| checkpoint.covers)
+    }
+}
+
+/// The owner's state at a position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The state holds everything before this position.
+    pub covers: Position,
+    /// What was given to [`Journal::checkpoint`].
+    pub state: Vec<u8>,
+}
+
+/// A torn tail: bytes that were written but never synced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The name of the segment's file.
+    pub file: String,
+    /// Where it ends now.
+    pub offset: u64,
+    /// How many bytes were cut off.
+    pub bytes: u64,
+}
+
+pub(crate) fn open<D: Disk>(disk: D, config: Config) -> Result<(Journal<D>, Recovered), Error> {
+    config.check()?;
+    let lock = disk.lock().map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => Error::Locked,
+        _ => Error::Io { action: "lock", file: "LOCK".to_owned(), source: error },
+    })?;
+    let names = Names::read(&disk)?;
+    let found = load_checkpoints(&disk, &names.checkpoints)?;
+    names.check_complete(&found)?;
+    let (sealed, last) = match names.segments.split_last() {
+        Some((&last, sealed)) => open_segments(&disk, config.verify, &found, sealed, last)?,
+        None => (BTreeMap::new(), Last::create(&disk, 1, 0)?),
+    };
+    disk.sync_dir().map_err(Error::io("sync the directory of", &segment::file_name(last.header.id)))?;
+
+    let Repaired { tail, active, cut } = last.repair(&disk)?;
+    let shared = Shared::new(disk, Map { sealed, active });
+    let end = Position { segment: tail.id, offset: tail.end };
+    let checkpoints_damaged = found.damaged;
+    let recovered = Recovered { checkpoint: found.newest, checkpoints_damaged, cut, end };
+    Ok((Journal::new(shared, config, tail, found.checkpoints, lock), recovered))
+}
+
+/// Our files in the directory, by kind.
+struct Names {
+    /// In ascending order.
+    segments: Vec<u64>,
+    /// Newest first.
+    checkpoints: Vec<u64>,
+}
+
+impl Names {
+    /// Removes on the way what a crash left behind. Files with other names are none of ours and stay.
+    fn read<D: Disk>(disk: &D) -> Result<Self, Error> {
+        let names = disk.list().map_err(Error::io("list", "."))?;
+        let mut segments: Vec<_> = names.iter().filter_map(|name| segment::parse_name(name)).collect();
+        let mut checkpoints: Vec<_> = names.iter().filter_map(|name| checkpoint::parse_name(name)).collect();
+        segments.sort_unstable();
+        checkpoints.sort_unstable_by(|a, b| b.cmp(a));
+        for name in names {
+            let orphan = index::parse_name(&name).is_some_and(|id| segments.binary_search(&id).is_err());
+            if orphan || name == checkpoint::TEMPORARY {
+                disk.remove(&name).map_err(Error::io("remove", &name))?;
+            }
+        }
+        Ok(Self { segments, checkpoints })
+    }
+
+    /// Refuses unless everything that a replay needs is there.
+    fn check_complete(&self, found: &FoundCheckpoints) -> Result<(), Error> {
+        let first = found.newest.as_ref().map_or(Position::START.segment, |newest| newest.covers.segment);
+        let last = self.segments.last().copied().unwrap_or(0).max(found.durable.segment);
+        let missing = (first..=last).find(|id| self.segments.binary_search(id).is_err());
+        match (missing, found.damaged.first(), &found.newest) {
+            (Some(_), Some(file), None) => {
+                Err(Error::corrupt(file, 0, "the checkpoint is damaged, and what it stood for cannot be replayed"))
+            }
+            (Some(id), _, _) => Err(Error::MissingSegment { id }),
+            (None, _, _) => Ok(()),
+        }
+    }
+}
+
+struct FoundCheckpoints {
+    newest: Option<Checkpoint>,
+    damaged: Vec<String>,
+    /// Everything before it was synced, as the checkpoints know.
+    durable: Position,
+    checkpoints: Checkpoints,
+}
+
+fn load_checkpoints<D: Disk>(disk: &D, numbers: &[u64]) -> Result<FoundCheckpoints, Error> {
+    let mut found = FoundCheckpoints {
+        newest: None,
+        damaged: Vec::new(),
+        durable: Position { segment: 0, offset: 0 },
+        checkpoints: Checkpoints { number_next: numbers.first().map_or(1, |newest| newest + 1), ..Default::default() },
+    };
+    for &number in numbers {
+        let name = checkpoint::file_name(number);
+        if found.checkpoints.kept.len() == CHECKPOINTS_KEPT {
+            found.checkpoints.stale.push(name);
+            continue;
+        }
+        let Some((kept, state)) = checkpoint::load(disk, number)? else {
+            found.damaged.push(name.clone());
+            found.checkpoints.stale.push(name);
+            continue;
+        };
+        found.durable = found.durable.max(kept.header.durable);
+        found.checkpoints.kept.push(kept);
+        if found.newest.is_none() {
+            found.newest = Some(Checkpoint { covers: kept.header.covers, state });
+        }
+    }
+    Ok(found)
+}
+
+type Segments<F> = (BTreeMap<u64, Arc<Sealed>>, Last<F>);
+
+fn open_segments<D: Disk>(
+    disk: &D,
+    verify: Verify,
+    found: &FoundCheckpoints,
+    sealed_ids: &[u64],
+    last_id: u64,
+) -> Result<Segments<D::File>, Error> {
+    let Opened { file, size, header } = segment::open(disk, last_id)?;
+    // Walking backwards, each segment's header tells where the one before it ended.
+    let mut next = header.as_ref().ok().copied();
+    let mut sealed = BTreeMap::new();
+    let covered = found.newest.as_ref().map_or(0, |newest| newest.covers.segment);
+    for &id in sealed_ids.iter().rev() {
+        let Opened { file, size, header } = segment::open(disk, id)?;
+        let header = header?;
+        let follows = next.filter(|next| next.id == id + 1 && next.previous_end != 0);
+        let segment = Sound { file, size, header };
+        // The segment before one that never began may have an index file from an earlier seal.
+        let index_may_be_old = id + 1 == last_id && next.is_none();
+        let end = follows.map(|next| u64::from(next.previous_end));
+        let scan = verify == Verify::All || id >= covered || index_may_be_old;
+        let one = segment.into_sealed(disk, end, scan, index_may_be_old)?;
+        sealed.insert(id, Arc::new(one));
+        next = Some(header);
+    }
+    let last = match header {
+        Ok(header) => Last::read(disk, Sound { file, size, header }, found.durable)?,
+        // A header is synced before the first frame, so there was none.
+        Err(Error::Corrupt { .. }) if size <= SEGMENT_HEADER_BYTES => {
+            let name = segment::file_name(last_id);
+            if found.durable > (Position { segment: last_id, offset: SEGMENT_HEADER_BYTES }) {
+                return Err(Error::corrupt(&name, 0, "a checkpoint knows that frames were synced here"));
+            }
+            let previous = last_id.checked_sub(1).and_then(|id| sealed.get(&id));
+            Last::create(disk, last_id, previous.map_or(0, |one| narrow(one.end)))?
+        }
+        Err(error) => return Err(error),
+    };
+    Ok((sealed, last))
+}
+
+/// A segment whose header is sound.
+struct Sound<F> {
+    file: F,
+    size: u64,
+    header: SegmentHeader,
+}
+
+impl<F: DiskFile> Sound<F> {
+    /// Checks a segment that was synced to its end, and makes its index file good if it is not.
+    fn into_sealed<D: Disk>(
+        self,
+        disk: &D,
+        end: Option<u64>,
+        scan: bool,
+        index_may_be_old: bool,
+    ) -> Result<Sealed, Error> {
+        let SegmentHeader { id, salt, .. } = self.header;
+        let name = segment::file_name(id);
+        let index = if index_may_be_old { None } else { index::load(disk, id, salt)? };
+        let end = end.or(index.as_ref().map(|index| index.end)).unwrap_or(self.size);
+        if self.size != end {
+            return Err(Error::corrupt(&name, self.size.min(end), "the sealed segment has another size"));
+        }
+        let index = index.filter(|index| index.end == end);
+        if let Some(index) = index {
+            if scan {
+                self.scan_strictly(end, &mut None)?;
+            }
+            return Ok(index);
+        }
+        let mut entries = Some(MemoryIndex::default());
+        self.scan_strictly(end, &mut entries)?;
+        index::write(disk, id, salt, end, &entries.unwrap_or_default())
+    }
+
+    fn scan_strictly(&self, end: u64, index: &mut Option<MemoryIndex>) -> Result<(), Error> {
+        let name = segment::file_name(self.header.id);
+        let mut scanner = Scanner::new(&self.file, self.header.seed(), SEGMENT_HEADER_BYTES, end);
+        loop {
+            match scanner.step().map_err(Error::io("read", &name))? {
+                Step::Entry { offset, key, payload, .. } => {
+                    if let (Some(index), Some(key)) = (index.as_mut(), key) {
+                        index.insert(key, offset, narrow(payload.len() as u64));
+                    }
+                }
+                Step::End { .. } => return Ok(()),
+                Step::Mark { offset } => {
+                    return Err(Error::corrupt(&name, offset, "a mark stands in a sealed segment"));
+                }
+                Step::Bad { offset, reason } => return Err(Error::corrupt(&name, offset, reason)),
+            }
+        }
+    }
+}
+
+/// The last segment, ready to be written to.
+struct Repaired<F> {
+    tail: Tail<F>,
+    active: Active<F>,
+    cut: Option<Cut>,
+}
+
+/// The last segment, before it is repaired.
+struct Last<F> {
+    file: F,
+    header: SegmentHeader,
+    index: MemoryIndex,
+    /// Where the sound frames end.
+    end: u64,
+    /// Everything before it was synced, as the frames know.
+    durable: u64,
+    /// Bytes behind the end that no mark accounts for.
+    torn_bytes: u64,
+}
+
+impl<F: DiskFile> Last<F> {
+    fn create<D: Disk<File = F>>(disk: &D, id: u64, previous_end: u32) -> Result<Self, Error> {
+        let (file, header) = segment::create(disk, id, previous_end)?;
+        let (end, durable) = (SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES);
+        Ok(Self { file, header, index: MemoryIndex::default(), end, durable, torn_bytes: 0 })
+    }
+
+    /// Reads the frames up to the first bad one, and refuses if that one was sound once.
+    fn read<D: Disk<File = F>>(disk: &D, segment: Sound<F>, known: Position) -> Result<Self, Error> {
+        let Sound { file, size, header } = segment;
+        let name = segment::file_name(header.id);
+        let mut synced = if known.segment == header.id { known.offset } else { SEGMENT_HEADER_BYTES };
+        // A crash on the way to the next segment leaves an index file, which was written after a sync.
+        if let Some(index) = index::load(disk, header.id, header.salt)? {
+            synced = synced.max(index.end);
+        }
+        let mut index = MemoryIndex::default();
+        let mut scanner = Scanner::new(&file, header.seed(), SEGMENT_HEADER_BYTES, size);
+        let (end, accounted, reason) = loop {
+            match scanner.step().map_err(Error::io("read", &name))? {
+                Step::Entry { offset, key, payload, durable } => {
+                    synced = synced.max(durable);
+                    if let Some(key) = key {
+                        index.insert(key, offset, narrow(payload.len() as u64));
+                    }
+                }
+                Step::Mark { offset } => {
+                    synced = synced.max(offset);
+                    break (offset, offset + FRAME_HEADER_BYTES, "frames that were synced are overwritten by a mark");
+                }
+                Step::Bad { offset, reason } => break (offset, offset, reason),
+                Step::End { offset } => break (offset, offset, "frames that were synced are cut off"),
+            }
+        };
+        let was_synced = || scan::was_synced(&file, header.seed(), end, size).map_err(Error::io("read", &name));
+        if synced > end || was_synced()? {
+            return Err(Error::corrupt(&name, end, reason));
+        }
+        Ok(Self { file, header, index, end, durable: synced, torn_bytes: size - accounted })
+    }
+
+    /// Cuts a torn tail and makes everything before it durable.
+    fn repair<D: Disk<File = F>>(self, disk: &D) -> Result<Repaired<F>, Error> {
+        let SegmentHeader { id, salt, .. } = self.header;
+        let name = segment::file_name(id);
+        remove_if_there(disk, &index::file_name(id))?;
+        let cut = (self.torn_bytes > 0).then(|| Cut { file: name.clone(), offset: self.end, bytes: self.torn_bytes });
+        if cut.is_some() {
+            self.file.truncate(self.end).map_err(Error::io("cut", &name))?;
+        }
+        self.rewrite(&name)?;
+        self.file.sync_data().map_err(Error::io("sync", &name))?;
+        let mut tail = Tail::new(id, self.header.seed(), Arc::new(self.file));
+        (tail.end, tail.durable) = (self.end, self.end);
+        tail.mark()?;
+        let active = Active { id, salt, file: Arc::clone(&tail.file), index: self.index };
+        Ok(Repaired { tail, active, cut })
+    }
+
+    /// Writes once more what nobody knows to be synced.
+    ///
+    /// After a sync that failed, the system may show bytes that are not on disk and that a later sync would not write
+    /// either, since it takes them for clean.
+    fn rewrite(&self, name: &str) -> Result<(), Error> {
+        let mut at = self.durable;
+        let mut bytes = Vec::new();
+        while at < self.end {
+            bytes.resize(scan::length((self.end - at).min(REWRITE_BYTES)), 0);
+            self.file.read_at(&mut bytes, at).map_err(Error::io("read", name))?;
+            self.file.write_at(&bytes, at).map_err(Error::io("write", name))?;
+            at += bytes.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+fn remove_if_there<D: Disk>(disk: &D, name: &str) -> Result<(), Error> {
+    match disk.remove(name).map_err(Error::io("remove", name)) {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
+}
