@@ -1,0 +1,119 @@
+//! Outcomes of payments arrive here.
+
+use orderflow_proto::orderflow::events::v1 as wire;
+use orderflow_proto::orderflow::r#type::v1 as wire_type;
+use prost::Message as _;
+use service_kit::CancellationToken;
+use service_kit::breaker::{Breaker, Interrupted, Settings, Unavailable};
+use service_kit::consumer::{CONCURRENCY_DEFAULT, ConsumerConfig, Handler, Outcome};
+use service_kit::event::Event;
+use service_kit::status::chain;
+use tracing::{error, info};
+
+use crate::app::{App, Changed, Orders, StoreError};
+use crate::domain::{Money, OrderId, PaymentOutcome, ValueError};
+
+/// Characters of a decline's reason that are kept at most.
+const REASON_CHARS_MAX: usize = 256;
+
+/// The subscription with the outcomes of payments.
+pub(crate) const CONFIG: ConsumerConfig = ConsumerConfig {
+    subscription: "order-service.payment-events",
+    dead_letters: "dead-letters",
+    concurrency: CONCURRENCY_DEFAULT,
+};
+
+/// Brings orders to their end.
+#[derive(Debug)]
+pub(crate) struct PaymentEvents<S> {
+    app: App<S>,
+    database: Breaker,
+}
+
+/// Why a message can never be handled.
+#[derive(Debug, thiserror::Error)]
+enum Poison {
+    #[error("the payload is no PaymentEvent: {0}")]
+    Payload(#[from] prost::DecodeError),
+    #[error("the event's type is `{0}`, but its payload is another event")]
+    OtherPayload(String),
+    #[error("`{field}` {error}")]
+    Field { field: &'static str, error: ValueError },
+    #[error("`amount` is missing")]
+    NoAmount,
+}
+
+impl<S: Orders> PaymentEvents<S> {
+    pub(crate) fn new(app: App<S>) -> Self {
+        Self { app, database: Breaker::new("database", Settings::default()) }
+    }
+
+    async fn settle(
+        &self,
+        event: &Event,
+        id: OrderId,
+        outcome: &PaymentOutcome,
+        stopping: &CancellationToken,
+    ) -> Result<Result<Changed, StoreError>, Interrupted> {
+        // A database that is unavailable fails no message: they wait until it is back.
+        let attempt = || async {
+            match self.app.settle(event.id.clone(), id, outcome.clone()).await {
+                Err(error @ StoreError::Unavailable(_)) => Err(Unavailable(chain(&error))),
+                result => Ok(result),
+            }
+        };
+        self.database.until_answered(stopping, attempt).await
+    }
+}
+
+impl<S: Orders> Handler for PaymentEvents<S> {
+    async fn handle(&self, event: &Event, stopping: &CancellationToken) -> Outcome {
+        let (id, outcome) = match parse(event) {
+            Ok(Some(parsed)) => parsed,
+            Ok(None) => return Outcome::Done,
+            Err(poison) => return Outcome::Reject(poison.to_string()),
+        };
+        match self.settle(event, id, &outcome, stopping).await {
+            Ok(Ok(Changed::To(order))) => {
+                info!(order_id = %order.id, paid = order.decline_reason().is_none(), "an order has reached its end");
+                Outcome::Done
+            }
+            Ok(Ok(Changed::Nothing)) => Outcome::Done,
+            Ok(Ok(Changed::Unknown)) => Outcome::Reject(format!("there is no order `{id}`")),
+            Ok(Ok(Changed::Refused(error))) => Outcome::Reject(format!("order `{id}`: {error}")),
+            Ok(Err(error)) => {
+                error!(order_id = %id, error = chain(&error), "an outcome cannot be kept");
+                Outcome::Retry(chain(&error))
+            }
+            Err(Interrupted) => Outcome::Interrupted,
+        }
+    }
+}
+
+/// The outcome of a payment; `None` for an event of a type that is none of this service's business.
+fn parse(event: &Event) -> Result<Option<(OrderId, PaymentOutcome)>, Poison> {
+    use wire::payment_event::Event as Body;
+    let message = wire::PaymentEvent::decode(event.payload.clone())?;
+    let field = |field| move |error| Poison::Field { field, error };
+    let outcome = match (event.kind.as_str(), message.event) {
+        ("orderflow.events.v1.PaymentCaptured", Some(Body::Captured(_))) => {
+            PaymentOutcome::Captured(money(message.amount)?)
+        }
+        ("orderflow.events.v1.PaymentDeclined", Some(Body::Declined(declined))) => {
+            PaymentOutcome::Declined { reason: declined.reason.chars().take(REASON_CHARS_MAX).collect() }
+        }
+        (kind @ ("orderflow.events.v1.PaymentCaptured" | "orderflow.events.v1.PaymentDeclined"), _) => {
+            return Err(Poison::OtherPayload(kind.to_owned()));
+        }
+        _ => return Ok(None),
+    };
+    let id = message.order_id.parse().map_err(field("order_id"))?;
+    Ok(Some((id, outcome)))
+}
+
+fn money(money: Option<wire_type::Money>) -> Result<Money, Poison> {
+    let money = money.ok_or(Poison::NoAmount)?;
+    let currency =
+        money.currency_code.parse().map_err(|error| Poison::Field { field: "amount.currency_code", error })?;
+    Money::new(currency, money.amount_minor).map_err(|error| Poison::Field { field: "amount.amount_minor", error })
+}

@@ -1,0 +1,40 @@
+//! What an order is and what may happen to it. Pure: no I/O, no clock, nothing of ours.
+
+mod lines;
+mod money;
+mod names;
+mod order;
+
+pub(crate) use lines::{LINES_MAX, Lines, LinesError, OrderLine, Quantity};
+pub(crate) use money::{CurrencyCode, Money};
+pub(crate) use names::{CustomerId, IdempotencyKey, OrderId, PaymentToken, Sku};
+pub(crate) use order::{NewOrder, Order, OrderEvent, OrderStatus, OutcomeError, PaymentOutcome, TimestampUs};
+
+/// Why a single value was refused. The text reads well behind the name of its field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ValueError {
+    /// A text is empty or too long.
+    #[error("must have 1 to {max} characters")]
+    Length {
+        /// The greatest number of characters allowed.
+        max: usize,
+    },
+    /// A text holds characters that nobody can see.
+    #[error("must not hold control characters")]
+    ControlCharacter,
+    /// An order id is not a UUID.
+    #[error("must be a UUID")]
+    Uuid,
+    /// A currency is not three capital letters.
+    #[error("must be an ISO 4217 code of three capital letters")]
+    Currency,
+    /// A quantity is out of range.
+    #[error("must be 1 to {max}")]
+    Quantity {
+        /// The greatest quantity allowed.
+        max: u32,
+    },
+    /// A price is below zero.
+    #[error("must be zero or more")]
+    Negative,
+}
