@@ -21,9 +21,11 @@ mod ids;
 mod limits;
 mod names;
 mod output;
+mod queue;
 mod record;
 mod recovery;
 mod snapshot;
+mod timers;
 mod view;
 
 pub use acked::AckedSet;

@@ -5,7 +5,8 @@ use crate::config::{SubscriptionConfig, TopicConfig};
 use crate::error::Error;
 use crate::ids::{SubscriptionId, TopicId};
 use crate::names::{SubscriptionName, TopicName};
-use crate::output::Output;
+use crate::output::{CloseReason, Effect, Output};
+use crate::queue::Queue;
 use crate::record::Record;
 
 impl Broker {
@@ -41,6 +42,7 @@ impl Broker {
         let id = SubscriptionId(self.durable.subscription_id_last + 1);
         let start = self.durable.topics[&topic].last;
         self.record(Record::SubscriptionCreated { id, topic, config, start }, out);
+        self.queues.insert(id, Queue::new(id, &self.durable.subscriptions[&id]));
         Ok(id)
     }
 
@@ -48,6 +50,13 @@ impl Broker {
     pub fn handle_delete_subscription(&mut self, name: &SubscriptionName, out: &mut Output) -> Result<(), Error> {
         let id = self.subscription_id(name)?;
         self.record(Record::SubscriptionDeleted { id }, out);
+        if let Some(queue) = self.queues.remove(&id) {
+            for consumer in queue.consumers() {
+                self.consumers.remove(&consumer);
+                out.effects.push(Effect::ConsumerClosed { consumer, reason: CloseReason::SubscriptionDeleted });
+            }
+            queue.close(&mut self.timers);
+        }
         Ok(())
     }
 }

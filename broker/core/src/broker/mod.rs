@@ -1,19 +1,23 @@
 //! The machine: its state, and what can be asked of it. Its inputs stand in the modules beside this one.
 
 mod admin;
-mod inputs;
+mod consume;
+mod publish;
+mod settle;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::durable::{Durable, Subscription, Topic};
 use crate::error::Error;
-use crate::ids::{Seq, SubscriptionId, Time, TopicId};
+use crate::ids::{ConsumerId, Seq, SubscriptionId, Time, TopicId};
 use crate::limits::Limits;
 use crate::names::{ProjectName, SubscriptionName, TopicName};
 use crate::output::Output;
+use crate::queue::{Env, Queue};
 use crate::record::Record;
 use crate::snapshot::Snapshot;
+use crate::timers::Timers;
 use crate::view::{SubscriptionStats, SubscriptionView, TopicView};
 
 /// The running state machine. Made by [`crate::Recovery::begin`].
@@ -21,11 +25,31 @@ use crate::view::{SubscriptionStats, SubscriptionView, TopicView};
 pub struct Broker {
     durable: Durable,
     limits: Limits,
+    rng: fastrand::Rng,
+    /// One for each subscription.
+    queues: BTreeMap<SubscriptionId, Queue>,
+    /// Where each attached consumer is attached.
+    consumers: BTreeMap<ConsumerId, SubscriptionId>,
+    timers: Timers,
+    /// The number of the last lease of this epoch.
+    lease_last: u64,
+    /// Reused from call to call.
+    scratch: Vec<Seq>,
 }
 
 impl Broker {
-    pub(crate) fn begin(durable: Durable, limits: Limits, _seed: u64, _now: Time, out: &mut Output) -> Self {
-        let mut broker = Broker { durable, limits };
+    pub(crate) fn begin(durable: Durable, limits: Limits, seed: u64, out: &mut Output) -> Self {
+        let queues = durable.subscriptions.iter().map(|(id, facts)| (*id, Queue::new(*id, facts))).collect();
+        let mut broker = Broker {
+            durable,
+            limits,
+            rng: fastrand::Rng::with_seed(seed),
+            queues,
+            consumers: BTreeMap::new(),
+            timers: Timers::default(),
+            lease_last: 0,
+            scratch: Vec::new(),
+        };
         broker.record(Record::Started { epoch: broker.durable.epoch + 1 }, out);
         broker
     }
@@ -37,7 +61,7 @@ impl Broker {
 
     /// When [`Broker::handle_timeout`] is to be called next.
     pub fn poll_timeout(&self) -> Option<Time> {
-        None
+        self.timers.first()
     }
 
     /// A topic by its name.
@@ -111,12 +135,14 @@ impl Broker {
     pub fn stats(&self, id: SubscriptionId) -> Option<SubscriptionStats> {
         let state = self.durable.subscriptions.get(&id)?;
         let last = self.durable.topics[&state.topic].last;
-        Some(SubscriptionStats {
+        let mut stats = SubscriptionStats {
             backlog_messages: last.0 - state.acked.floor().0 - state.acked.above_count(),
             floor: state.acked.floor(),
             totals: state.totals,
             ..SubscriptionStats::default()
-        })
+        };
+        self.queues[&id].fill_stats(&mut stats);
+        Some(stats)
     }
 
     /// Whether a subscription still needs this message.
@@ -139,6 +165,21 @@ impl Broker {
     fn record(&mut self, record: Record, out: &mut Output) {
         self.durable.apply(&record).expect("a record that was decided on fits the state");
         out.records.push(record);
+    }
+
+    /// A queue and what it needs from around it.
+    fn queue<'a>(&'a mut self, id: SubscriptionId, now: Time, out: &'a mut Output) -> Option<(&'a mut Queue, Env<'a>)> {
+        let Broker { durable, limits, queues, consumers, timers, lease_last, .. } = self;
+        let facts = durable.subscriptions.get(&id)?;
+        let queue = queues.get_mut(&id)?;
+        Some((queue, Env { now, durable, facts, limits, consumers, timers, lease_last, out }))
+    }
+
+    /// Delivers what a subscription can deliver now.
+    fn dispatch(&mut self, id: SubscriptionId, now: Time, out: &mut Output) {
+        if let Some((queue, mut env)) = self.queue(id, now, out) {
+            queue.dispatch(&mut env);
+        }
     }
 
     fn topic_id(&self, name: &TopicName) -> Result<TopicId, Error> {

@@ -1,0 +1,70 @@
+//! Consumers come and go, and what the caller has read for them comes in.
+
+use super::Broker;
+use crate::config::AckDeadline;
+use crate::error::Error;
+use crate::ids::{ConsumerId, Meta, Seq, SubscriptionId, Time};
+use crate::names::SubscriptionName;
+use crate::output::{Attach, Detach, Output};
+
+impl Broker {
+    /// Attaches a consumer to a subscription. Deliveries follow as effects, possibly in `out` already.
+    pub fn handle_attach(
+        &mut self,
+        consumer: ConsumerId,
+        subscription: &SubscriptionName,
+        attach: Attach,
+        now: Time,
+        out: &mut Output,
+    ) -> Result<SubscriptionId, Error> {
+        let id = self.subscription_id(subscription)?;
+        if self.consumers.contains_key(&consumer) {
+            return Err(Error::ConsumerAttached(consumer));
+        }
+        let max = self.limits.consumers_max;
+        let Some((queue, mut env)) = self.queue(id, now, out) else {
+            return Err(Error::SubscriptionNotFound(subscription.clone()));
+        };
+        if queue.consumers().len() >= max {
+            return Err(Error::ResourceExhausted { what: "consumers of one subscription", max });
+        }
+        queue.attach(consumer, attach, env.limits);
+        env.consumers.insert(consumer, id);
+        queue.dispatch(&mut env);
+        Ok(id)
+    }
+
+    /// Detaches a consumer. One that is not attached (any more) is ignored.
+    pub fn handle_detach(&mut self, consumer: ConsumerId, detach: Detach, now: Time, out: &mut Output) {
+        let Some(id) = self.consumers.remove(&consumer) else { return };
+        if let Some((queue, mut env)) = self.queue(id, now, out) {
+            queue.detach(consumer, detach == Detach::ConnectionLost, env.timers);
+            queue.dispatch(&mut env);
+        }
+    }
+
+    /// Changes how long the later leases of a consumer last. One that is not attached (any more) is ignored.
+    pub fn handle_consumer_deadline(&mut self, consumer: ConsumerId, ack_deadline: AckDeadline) {
+        if let Some(queue) = self.consumers.get(&consumer).and_then(|id| self.queues.get_mut(id)) {
+            queue.set_ack_deadline(consumer, ack_deadline);
+        }
+    }
+
+    /// Answers an [`crate::Effect::Load`]: `metas` is what the journal has of the topic within `from..next`, ascending,
+    /// and `next`, above `from`, is where a next load would go on. An answer that is no longer waited for is ignored.
+    pub fn handle_loaded(
+        &mut self,
+        subscription: SubscriptionId,
+        from: Seq,
+        metas: &[(Seq, Meta)],
+        next: Seq,
+        now: Time,
+        out: &mut Output,
+    ) {
+        if let Some((queue, mut env)) = self.queue(subscription, now, out)
+            && queue.loaded(from, metas, next, &env)
+        {
+            queue.dispatch(&mut env);
+        }
+    }
+}

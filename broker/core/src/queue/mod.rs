@@ -1,0 +1,375 @@
+//! One subscription at work: what it holds in memory, none of which outlives the run.
+//!
+//! A message is at first in the [`Window`]. When its turn comes it is *held*: out on a lease, waiting for its turn again,
+//! delayed, or on its way to the dead-letter topic, until it is settled.
+
+mod consumer;
+mod dispatch;
+mod keys;
+mod window;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::config::{AckDeadline, BACKOFF_MS_MAX};
+use crate::durable::{Durable, Subscription};
+use crate::ids::{ConsumerId, KeyHash, LeaseId, Meta, Seq, SubscriptionId, Time};
+use crate::limits::Limits;
+use crate::output::{Attach, Effect, Output};
+use crate::timers::Timers;
+use crate::view::{RunTotals, SubscriptionStats};
+
+use consumer::Consumer;
+use keys::Key;
+use window::Window;
+
+#[derive(Debug)]
+pub(crate) struct Queue {
+    id: SubscriptionId,
+    /// Ordering keys count only then.
+    ordering: bool,
+    window: Window,
+    held: BTreeMap<Seq, Message>,
+    counts: Counts,
+    /// What any consumer may take: waiting messages without a key, and the heads of keys of which nothing is out.
+    ready: BTreeSet<Seq>,
+    keys: BTreeMap<KeyHash, Key>,
+    consumers: BTreeMap<ConsumerId, Consumer>,
+    /// Consumers with credit, the next one to be served in front.
+    turn: VecDeque<ConsumerId>,
+    /// Consumers that may be able to take what is reserved for them.
+    due: BTreeSet<ConsumerId>,
+    /// Pulls that have had their delivery in the dispatch under way.
+    pulls_served: Vec<ConsumerId>,
+    dispatches: u64,
+    run: RunTotals,
+}
+
+#[derive(Debug)]
+struct Message {
+    meta: Meta,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// For its turn: in `ready`, or in its key's row.
+    Waiting,
+    /// On a lease.
+    Out { lease: u64, consumer: ConsumerId, deadline: Time },
+    /// For the end of its backoff, or for another try to forward it.
+    Delayed { until: Time },
+    /// The caller was asked for its body, to put it into the dead-letter topic.
+    Forwarding,
+}
+
+/// Held messages by state.
+#[derive(Debug, Default)]
+struct Counts {
+    waiting: usize,
+    out: usize,
+    out_bytes: u64,
+    delayed: usize,
+    forwarding: usize,
+}
+
+/// What a queue needs from around it.
+pub(crate) struct Env<'a> {
+    pub(crate) now: Time,
+    pub(crate) durable: &'a Durable,
+    /// The durable half of the queue's subscription.
+    pub(crate) facts: &'a Subscription,
+    pub(crate) limits: &'a Limits,
+    /// Where each consumer is attached.
+    pub(crate) consumers: &'a mut BTreeMap<ConsumerId, SubscriptionId>,
+    pub(crate) timers: &'a mut Timers,
+    pub(crate) lease_last: &'a mut u64,
+    pub(crate) out: &'a mut Output,
+}
+
+/// What a queue knows of a message that someone refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Knowledge {
+    /// Out on just that lease.
+    Leased,
+    /// Held, but not on that lease.
+    Held,
+    /// Held before in this run, and settled since.
+    Gone,
+    /// Not yet looked at in this run.
+    Unseen,
+}
+
+/// What a timer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    Lease,
+    Delay,
+}
+
+impl Queue {
+    pub(crate) fn new(id: SubscriptionId, facts: &Subscription) -> Self {
+        Queue {
+            id,
+            ordering: facts.config.ordering,
+            window: Window::new(facts.acked.floor().next()),
+            held: BTreeMap::new(),
+            counts: Counts::default(),
+            ready: BTreeSet::new(),
+            keys: BTreeMap::new(),
+            consumers: BTreeMap::new(),
+            turn: VecDeque::new(),
+            due: BTreeSet::new(),
+            pulls_served: Vec::new(),
+            dispatches: 0,
+            run: RunTotals::default(),
+        }
+    }
+
+    pub(crate) fn consumers(&self) -> impl ExactSizeIterator<Item = ConsumerId> + '_ {
+        self.consumers.keys().copied()
+    }
+
+    pub(crate) fn fill_stats(&self, stats: &mut SubscriptionStats) {
+        stats.outstanding_messages = self.counts.out;
+        stats.outstanding_bytes = self.counts.out_bytes;
+        stats.delayed_messages = self.counts.delayed;
+        stats.forwarding_messages = self.counts.forwarding;
+        stats.parked_messages = self.counts.waiting;
+        stats.window_messages = self.window.len();
+        stats.consumers = self.consumers.len();
+        stats.run = self.run;
+    }
+
+    /// Takes note of published messages, as far as there is room; what there is none for will be loaded.
+    pub(crate) fn offer(&mut self, first: Seq, metas: &[Meta], limits: &Limits) {
+        let idle = self.consumers.is_empty();
+        let len_max = if idle { limits.window_idle_messages_max } else { limits.window_messages_max };
+        let ordering = self.ordering;
+        self.window.offer(first, metas.iter().map(|meta| known(*meta, ordering)), len_max);
+    }
+
+    /// Takes note of loaded messages; false when they were not waited for, or nothing came forward.
+    pub(crate) fn loaded(&mut self, from: Seq, metas: &[(Seq, Meta)], next: Seq, env: &Env<'_>) -> bool {
+        let last = env.durable.topics[&env.facts.topic].last;
+        let ordering = self.ordering;
+        let unacked = metas.iter().filter(|(seq, _)| !env.facts.acked.contains(*seq));
+        let metas = unacked.map(|(seq, meta)| (*seq, known(*meta, ordering)));
+        self.window.loaded(from, metas, next.min(last.next()), env.limits.window_messages_max)
+    }
+
+    pub(crate) fn attach(&mut self, id: ConsumerId, attach: Attach, limits: &Limits) {
+        let mut consumer = Consumer::new(attach, limits);
+        consumer.in_turn = true;
+        self.consumers.insert(id, consumer);
+        self.turn.push_back(id);
+    }
+
+    pub(crate) fn set_ack_deadline(&mut self, id: ConsumerId, ack_deadline: AckDeadline) {
+        if let Some(consumer) = self.consumers.get_mut(&id) {
+            consumer.ack_deadline = ack_deadline;
+        }
+    }
+
+    /// Forgets a consumer. If its connection was lost, what it has comes back at once.
+    pub(crate) fn detach(&mut self, id: ConsumerId, connection_lost: bool, timers: &mut Timers) {
+        let Some(consumer) = self.consumers.remove(&id) else { return };
+        self.turn.retain(|other| *other != id);
+        self.due.remove(&id);
+        let mut keys: BTreeSet<KeyHash> = consumer.reserved.iter().filter_map(|seq| self.held[seq].meta.key).collect();
+        if connection_lost {
+            let is_out = |message: &Message| matches!(message.state, State::Out { consumer, .. } if consumer == id);
+            let held = self.held.iter().rev().filter(|(_, message)| is_out(message));
+            let returned: Vec<(Seq, Option<KeyHash>)> =
+                held.take(consumer.messages() as usize).map(|(seq, message)| (*seq, message.meta.key)).collect();
+            for (seq, key) in returned {
+                if let Some(key) = key {
+                    // From the newest to the oldest, so nothing later of the key is out any more.
+                    self.key_recall(key, seq);
+                    keys.insert(key);
+                }
+                self.shift(seq, State::Waiting, timers);
+                self.run.returned += 1;
+            }
+        }
+        for key in keys {
+            self.offer_key(key);
+        }
+    }
+
+    /// What is known of a message and a lease of this run (`None`: of an earlier one).
+    pub(crate) fn knowledge(&self, seq: Seq, lease: Option<u64>) -> Knowledge {
+        match self.held.get(&seq) {
+            Some(Message { state: State::Out { lease: current, .. }, .. }) if lease == Some(*current) => {
+                Knowledge::Leased
+            }
+            Some(_) => Knowledge::Held,
+            None if seq < self.window.first_unseen() => Knowledge::Gone,
+            None => Knowledge::Unseen,
+        }
+    }
+
+    pub(crate) fn is_forwarding(&self, seq: Seq) -> bool {
+        self.held.get(&seq).is_some_and(|message| message.state == State::Forwarding)
+    }
+
+    /// What the timer of a message stands for.
+    pub(crate) fn ended(&self, seq: Seq) -> Option<Ended> {
+        match self.held.get(&seq)?.state {
+            State::Out { .. } => Some(Ended::Lease),
+            State::Delayed { .. } => Some(Ended::Delay),
+            State::Waiting | State::Forwarding => None,
+        }
+    }
+
+    /// Moves the deadline of a lease that stands.
+    pub(crate) fn extend(&mut self, seq: Seq, deadline: Time, timers: &mut Timers) {
+        if let Some(Message { state: State::Out { deadline: current, .. }, .. }) = self.held.get_mut(&seq) {
+            timers.remove(*current, self.id, seq);
+            timers.insert(deadline, self.id, seq);
+            *current = deadline;
+        }
+    }
+
+    /// Lets go of a message that is settled, in whatever state it is.
+    pub(crate) fn settle(&mut self, seq: Seq, timers: &mut Timers) {
+        let Some(Message { meta, state }) = self.held.remove(&seq) else { return };
+        self.unmark(seq, meta, state, timers);
+        if let Some(key) = meta.key {
+            self.key_settled(key, seq);
+        }
+    }
+
+    /// Takes back a message whose failed attempt was written down, and with it the later ones of its key.
+    pub(crate) fn fail(&mut self, seq: Seq, env: &mut Env<'_>) {
+        let Some(Message { meta: Meta { key, .. }, .. }) = self.held.get(&seq) else { return };
+        let key = *key;
+        if let Some(key) = key {
+            for later in self.key_recall(key, seq) {
+                self.shift(later, State::Waiting, env.timers);
+                self.run.revoked += 1;
+            }
+        }
+        self.rest(seq, false, env);
+    }
+
+    /// Finds the state of a held message that is not out: by its failures alone, so a restart comes to the same.
+    pub(crate) fn rest(&mut self, seq: Seq, delay_is_over: bool, env: &mut Env<'_>) {
+        let mut state = State::Waiting;
+        if let Some(failure) = env.facts.failures.get(&seq) {
+            match &env.facts.config.dead_letter {
+                Some(policy) if failure.attempts >= policy.attempts_max() => {
+                    if let Some(to) = env.durable.topic_names.get(policy.topic()) {
+                        env.out.effects.push(Effect::Forward {
+                            subscription: self.id,
+                            topic: env.facts.topic,
+                            seq,
+                            to: *to,
+                            attempts: failure.attempts,
+                            reason: failure.reason,
+                        });
+                        state = State::Forwarding;
+                    } else {
+                        self.run.forward_retries += 1;
+                        state = State::Delayed { until: env.now.plus_ms(u64::from(env.limits.forward_retry_ms)) };
+                    }
+                }
+                _ if failure.not_before > env.now && !delay_is_over => {
+                    // A clock that was set back between two runs must not make it wait longer than a backoff can last.
+                    let latest = env.now.plus_ms(u64::from(BACKOFF_MS_MAX));
+                    state = State::Delayed { until: failure.not_before.min(latest) };
+                }
+                _ => {}
+            }
+        }
+        self.shift(seq, state, env.timers);
+        if let Some(key) = self.held[&seq].meta.key {
+            self.offer_key(key);
+        }
+    }
+
+    /// Forgets everything, as the subscription is deleted.
+    pub(crate) fn close(self, timers: &mut Timers) {
+        for (seq, message) in self.held {
+            if let State::Out { deadline: at, .. } | State::Delayed { until: at } = message.state {
+                timers.remove(at, self.id, seq);
+            }
+        }
+    }
+
+    fn shift(&mut self, seq: Seq, to: State, timers: &mut Timers) {
+        let message = self.held.get_mut(&seq).expect("only a held message changes its state");
+        let from = std::mem::replace(&mut message.state, to);
+        let meta = message.meta;
+        self.unmark(seq, meta, from, timers);
+        self.mark(seq, meta, to, timers);
+    }
+
+    /// Enters a state everywhere but in the message itself and the rows of its key.
+    fn mark(&mut self, seq: Seq, meta: Meta, state: State, timers: &mut Timers) {
+        match state {
+            State::Waiting => {
+                self.counts.waiting += 1;
+                if meta.key.is_none() {
+                    self.ready.insert(seq);
+                }
+            }
+            State::Out { consumer, deadline, .. } => {
+                self.counts.out += 1;
+                self.counts.out_bytes += u64::from(meta.bytes);
+                timers.insert(deadline, self.id, seq);
+                if let Some(consumer) = self.consumers.get_mut(&consumer) {
+                    consumer.take(meta.bytes);
+                }
+            }
+            State::Delayed { until } => {
+                self.counts.delayed += 1;
+                timers.insert(until, self.id, seq);
+            }
+            State::Forwarding => self.counts.forwarding += 1,
+        }
+    }
+
+    /// Undoes [`Queue::mark`].
+    fn unmark(&mut self, seq: Seq, meta: Meta, state: State, timers: &mut Timers) {
+        match state {
+            State::Waiting => {
+                self.counts.waiting -= 1;
+                if meta.key.is_none() {
+                    self.ready.remove(&seq);
+                }
+            }
+            State::Out { consumer: id, deadline, .. } => {
+                self.counts.out -= 1;
+                self.counts.out_bytes -= u64::from(meta.bytes);
+                timers.remove(deadline, self.id, seq);
+                if let Some(consumer) = self.consumers.get_mut(&id) {
+                    consumer.give_back(meta.bytes);
+                    if !consumer.in_turn {
+                        consumer.in_turn = true;
+                        self.turn.push_back(id);
+                    }
+                    if !consumer.reserved.is_empty() {
+                        self.due.insert(id);
+                    }
+                }
+            }
+            State::Delayed { until } => {
+                self.counts.delayed -= 1;
+                timers.remove(until, self.id, seq);
+            }
+            State::Forwarding => self.counts.forwarding -= 1,
+        }
+    }
+}
+
+impl Env<'_> {
+    fn lease(&mut self) -> LeaseId {
+        *self.lease_last += 1;
+        LeaseId { epoch: self.durable.epoch, number: *self.lease_last }
+    }
+}
+
+/// A message as the subscription looks at it: without ordering, keys do not count.
+fn known(meta: Meta, ordering: bool) -> Meta {
+    Meta { key: meta.key.filter(|_| ordering), ..meta }
+}
