@@ -1,10 +1,15 @@
 //! How a service reaches the broker: the settings and the names of things there.
 
+use std::time::Duration;
+
 use google_cloud_auth::credentials::{Credentials, anonymous};
-use google_cloud_gax::retry_policy::NeverRetry;
+use google_cloud_gax::retry_policy::{NeverRetry, RetryPolicyExt as _};
 use google_cloud_pubsub::client::{BasePublisher, Subscriber};
 
 use crate::config::Check;
+
+/// How long the broker may take to answer a publication, in milliseconds.
+const PUBLISH_MS_MAX: u64 = 5_000;
 
 /// Where the broker is. The same for every service.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,7 +48,7 @@ impl BrokerConfig {
             .with_endpoint(&self.broker_url)
             .with_credentials(credentials())
             // The outbox is the retry: it knows the order and outlives the process, which the client does not.
-            .with_retry_policy(NeverRetry)
+            .with_retry_policy(NeverRetry.with_time_limit(Duration::from_millis(PUBLISH_MS_MAX)))
             .build()
             .await
             .map_err(|error| Error { url: self.broker_url.clone(), cause: error.to_string() })

@@ -1,10 +1,43 @@
 //! Takes messages from a subscription, one after the other for each ordering key, many keys at the same time.
 
-use google_cloud_pubsub::client::{BasePublisher, Subscriber};
+mod dead_letter;
+mod lanes;
+mod source;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use google_cloud_pubsub::model::Message;
+use google_cloud_pubsub::subscriber::handler::Handler as Lease;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
 
 use crate::broker::{self, BrokerConfig};
 use crate::event::Event;
+
+pub use dead_letter::{DEAD_LETTER_REASON, DEAD_LETTER_SUBSCRIPTION};
+
+use dead_letter::DeadLetters;
+use lanes::{Key, Lanes};
+use source::Source;
+
+/// How many messages a consumer handles at the same time unless it says otherwise.
+pub const CONCURRENCY_DEFAULT: usize = 64;
+
+/// How many messages the broker may have out to one consumer.
+pub const OUTSTANDING_MESSAGES_MAX: u16 = 256;
+
+/// How many messages a consumer has in hand at most. More than may be out, because what was out to a broker that
+/// restarted is still being handled while it is delivered again.
+pub const IN_HAND_MAX: usize = 2 * OUTSTANDING_MESSAGES_MAX as usize;
+
+/// How long a stopping consumer may finish what it has in hand, in milliseconds.
+pub const FINISH_MS_MAX: u64 = 5_000;
+
+/// How long acks may gather in the client before they are sent, in milliseconds, and a good while for the way.
+const ACK_FLUSH_MS: u64 = 300;
 
 /// What became of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +82,9 @@ pub enum Error {
     /// No client can be made for the broker.
     #[error(transparent)]
     Broker(#[from] broker::Error),
+    /// The thread for the broker's connection cannot be started.
+    #[error("the thread for the broker's connection cannot be started")]
+    Thread(#[source] std::io::Error),
 }
 
 /// Which subscription is consumed, and how.
@@ -62,30 +98,167 @@ pub struct ConsumerConfig {
     pub concurrency: usize,
 }
 
-/// How many messages a consumer handles at the same time unless it says otherwise.
-pub const CONCURRENCY_DEFAULT: usize = 64;
-
 /// A consumer of one subscription.
 #[derive(Debug)]
 pub struct Consumer<H> {
-    config: ConsumerConfig,
-    broker: BrokerConfig,
-    subscriber: Subscriber,
-    publisher: BasePublisher,
-    handler: H,
+    source: Source,
+    work: Work<H>,
+    concurrency: usize,
 }
 
 impl<H: Handler> Consumer<H> {
     /// A consumer. A broker that is down is no error: the consumer waits for it.
     pub async fn open(broker: &BrokerConfig, config: ConsumerConfig, handler: H) -> Result<Self, Error> {
-        let (subscriber, publisher) = (broker.subscriber().await?, broker.publisher().await?);
-        Ok(Self { config, broker: broker.clone(), subscriber, publisher, handler })
+        let subscription = broker.subscription(config.subscription);
+        let source = Source::open(broker, subscription.clone()).await?;
+        let (publisher, topic) = (broker.publisher().await?, broker.topic(config.dead_letters));
+        let dead_letters = DeadLetters { publisher, topic, subscription };
+        Ok(Self { source, work: Work { handler: Arc::new(handler), dead_letters }, concurrency: config.concurrency })
     }
 
     /// Consumes until the token is cancelled; then finishes what is in hand and returns.
     pub async fn run(self, token: CancellationToken) -> Result<(), Error> {
-        let _ = (&self.config, &self.broker, &self.subscriber, &self.publisher, &self.handler);
-        token.cancelled().await;
-        Ok(())
+        info!(subscription = self.source.subscription(), "the consumer starts");
+        let hand = Hand {
+            lanes: Lanes::new(self.concurrency.max(1)),
+            tasks: JoinSet::new(),
+            work: self.work,
+            stopping: token.clone(),
+            acked_at: None,
+        };
+        consume(self.source, hand, token).await
+    }
+}
+
+async fn consume<H: Handler>(mut source: Source, mut hand: Hand<H>, token: CancellationToken) -> Result<(), Error> {
+    loop {
+        hand.start();
+        tokio::select! {
+            biased;
+            () = token.cancelled() => break,
+            Some(finished) = hand.tasks.join_next() => hand.settle(finished),
+            message = source.next(), if hand.lanes.in_hand() < IN_HAND_MAX => match message? {
+                Some((message, lease)) => hand.take(message, lease),
+                None => hand.lanes.expire(Instant::now()),
+            }
+        }
+    }
+    hand.finish().await;
+    source.cut();
+    Ok(())
+}
+
+/// Every message in hand and the tasks that handle them.
+struct Hand<H> {
+    lanes: Lanes<Delivery, Lease>,
+    tasks: JoinSet<(Key, Outcome)>,
+    work: Work<H>,
+    stopping: CancellationToken,
+    acked_at: Option<Instant>,
+}
+
+impl<H: Handler> Hand<H> {
+    fn take(&mut self, message: Message, lease: Lease) {
+        let attempt = lease.delivery_attempt().and_then(|attempt| u32::try_from(attempt).ok());
+        let (key, id) = (message.ordering_key.clone(), message.message_id.clone());
+        self.lanes.arrive(&key, id, Delivery { message, attempt }, lease);
+    }
+
+    fn start(&mut self) {
+        while let Some((key, delivery)) = self.lanes.start() {
+            let (work, stopping) = (self.work.clone(), self.stopping.clone());
+            self.tasks.spawn(async move { (key, work.handle(delivery, &stopping).await) });
+        }
+    }
+
+    fn settle(&mut self, finished: Result<(Key, Outcome), tokio::task::JoinError>) {
+        let (key, outcome) = match finished {
+            Ok(finished) => finished,
+            Err(error) => match error.try_into_panic() {
+                // A handler with a bug must not look like a message that is slow.
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => return,
+            },
+        };
+        let now = Instant::now();
+        match outcome {
+            Outcome::Done | Outcome::Reject(_) => {
+                self.lanes.finish(key, false, now).into_iter().for_each(Lease::ack);
+                self.acked_at = Some(now);
+            }
+            Outcome::Retry(_) => {
+                self.lanes.finish(key, true, now).into_iter().for_each(Lease::nack);
+                self.acked_at = Some(now);
+            }
+            // It stays in its lane, on its lease, until the connection is cut.
+            Outcome::Interrupted => {}
+        }
+    }
+
+    /// Handles what is in hand, for as long as a stop may take, and lets the client send the acks.
+    async fn finish(&mut self) {
+        let finished = async {
+            loop {
+                self.start();
+                match self.tasks.join_next().await {
+                    Some(finished) => self.settle(finished),
+                    None => return,
+                }
+            }
+        };
+        if tokio::time::timeout(Duration::from_millis(FINISH_MS_MAX), finished).await.is_err() {
+            warn!(in_hand = self.lanes.in_hand(), "messages that are still being handled come back later");
+            self.tasks.abort_all();
+        }
+        if let Some(acked_at) = self.acked_at {
+            tokio::time::sleep_until(acked_at + Duration::from_millis(ACK_FLUSH_MS)).await;
+        }
+    }
+}
+
+/// A message as it was delivered.
+#[derive(Debug)]
+struct Delivery {
+    message: Message,
+    attempt: Option<u32>,
+}
+
+/// What is done with one message.
+#[derive(Debug)]
+struct Work<H> {
+    handler: Arc<H>,
+    dead_letters: DeadLetters,
+}
+
+impl<H> Clone for Work<H> {
+    fn clone(&self) -> Self {
+        Self { handler: self.handler.clone(), dead_letters: self.dead_letters.clone() }
+    }
+}
+
+impl<H: Handler> Work<H> {
+    async fn handle(&self, delivery: Delivery, stopping: &CancellationToken) -> Outcome {
+        let Delivery { message, attempt } = delivery;
+        let (attributes, key) = (message.attributes.clone(), message.ordering_key.clone());
+        let outcome = match Event::parse(attributes, key, message.data.clone(), attempt) {
+            Ok(event) => self.handler.handle(&event, stopping).await,
+            Err(error) => Outcome::Reject(error.to_string()),
+        };
+        match outcome {
+            Outcome::Reject(reason) if self.dead_letters.put(&message, &reason, stopping).await => Outcome::Done,
+            Outcome::Reject(_) => Outcome::Interrupted,
+            Outcome::Retry(reason) => {
+                let subscription = &self.dead_letters.subscription;
+                warn!(
+                    subscription,
+                    message_id = message.message_id,
+                    attempt,
+                    reason,
+                    "a message failed; it comes back"
+                );
+                Outcome::Retry(reason)
+            }
+            outcome => outcome,
+        }
     }
 }

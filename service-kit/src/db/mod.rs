@@ -71,6 +71,14 @@ pub enum Error {
         /// What the database said. One commit serves many, so that the cause is told to many.
         cause: String,
     },
+    /// A value is too large to be stored.
+    #[error("{what} of {bytes} bytes is too large")]
+    TooLarge {
+        /// What it is.
+        what: &'static str,
+        /// Its size.
+        bytes: usize,
+    },
     /// A commit failed earlier. What is on disk is known only after a restart.
     #[error("the database takes no writes after a failed commit")]
     Poisoned,

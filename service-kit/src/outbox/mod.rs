@@ -39,18 +39,15 @@ pub enum Error {
     /// No client can be made for the broker.
     #[error(transparent)]
     Broker(#[from] broker::Error),
-    /// The event is larger than [`PAYLOAD_BYTES_MAX`].
-    #[error("an event of {bytes} bytes is too large")]
-    TooLarge {
-        /// Its size.
-        bytes: usize,
-    },
 }
 
 /// Writes an event into the outbox, in the caller's transaction, and gives its id (`ce-id`).
 ///
 /// `source` is who tells it (`ce-source`): the service's name. The relay hears of the commit by itself.
 pub async fn enqueue(connection: &mut Connection, source: &str, event: NewEvent) -> Result<String, db::Error> {
+    if event.payload.len() > PAYLOAD_BYTES_MAX {
+        return Err(db::Error::TooLarge { what: "an event", bytes: event.payload.len() });
+    }
     let id = Uuid::now_v7().to_string();
     let time = rfc3339(SystemTime::now());
     let attributes =
