@@ -1,1 +1,20 @@
-//! The runner: starts the suite, kills it, proves that nothing was lost.
+//! The runner: starts the suite as child processes of one binary, ends parts of it on request, and proves by counting
+//! that nothing was lost and nobody was charged twice.
+//!
+//! - [`main()`] is the command line; each command has its module.
+//! - [`up`] runs the stack; [`acquirer`] is the simulated card processor outside it.
+//! - [`place`] orders, [`queues`] looks at the broker, [`audit`] checks the books, [`health`] asks one part.
+
+pub mod acquirer;
+pub mod audit;
+mod cli;
+pub mod health;
+mod parent;
+mod part;
+pub mod place;
+pub mod queues;
+mod terminal;
+pub mod up;
+
+pub use cli::main;
+pub use part::Part;

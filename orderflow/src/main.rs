@@ -1,2 +1,7 @@
-//! The runner.
-fn main() {}
+//! The `orderflow` binary.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    orderflow::main()
+}

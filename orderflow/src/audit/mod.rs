@@ -1,0 +1,90 @@
+//! `orderflow audit`: asks everybody who keeps books, and checks that they balance.
+
+mod books;
+mod check;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use tokio::time::{self, Instant};
+
+pub(crate) use self::books::channel;
+pub use self::books::{Books, Error, Kind, Money, Notification, Order, OrderState, Outcome, Payment};
+pub use self::check::{Mismatch, Sums, Verdict, check};
+
+/// How often the books are read while waiting for them to balance.
+const READ_EVERY: Duration = Duration::from_millis(250);
+/// More mismatches than this are counted, not printed.
+const MISMATCHES_PRINTED_MAX: usize = 50;
+
+/// Whom the audit asks.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Addresses {
+    /// The broker
+    #[arg(long = "broker", env = "BROKER_URL", default_value = "http://127.0.0.1:8085")]
+    pub broker: String,
+    /// The acquirer
+    #[arg(long = "acquirer", env = "PAYMENT_ACQUIRER_URL", default_value = "http://127.0.0.1:8070")]
+    pub acquirer: String,
+    /// order-service
+    #[arg(long = "order-service", env = "ORDER_URL", default_value = "http://127.0.0.1:50051")]
+    pub order_service: String,
+    /// payment-service
+    #[arg(long = "payment-service", env = "PAYMENT_URL", default_value = "http://127.0.0.1:50052")]
+    pub payment_service: String,
+    /// notification-service
+    #[arg(long = "notification-service", env = "NOTIFICATION_URL", default_value = "http://127.0.0.1:50053")]
+    pub notification_service: String,
+}
+
+/// Reads and checks the books, again and again until they balance or the time is over.
+///
+/// An error means that they could not be read to the last.
+pub async fn run(addresses: &Addresses, wait: Duration) -> Result<Verdict, Error> {
+    let deadline = Instant::now() + wait;
+    loop {
+        let verdict = Books::read(addresses).await.map(|books| check(&books));
+        let balanced = verdict.as_ref().is_ok_and(|verdict| verdict.mismatches.is_empty());
+        if balanced || Instant::now() + READ_EVERY > deadline {
+            return verdict;
+        }
+        time::sleep(READ_EVERY).await;
+    }
+}
+
+impl Verdict {
+    /// The verdict as text for people: figures, then what does not fit.
+    pub fn table(&self) -> String {
+        let Sums { accepted, paid, declined, pending, captured, refused, notifications, dead_letters, .. } = self.sums;
+        let mut text = String::new();
+        for (what, count, amounts) in [
+            ("orders accepted", accepted, String::new()),
+            ("  paid", paid, amounts(&self.sums.paid_minor)),
+            ("  declined", declined, String::new()),
+            ("  pending", pending, String::new()),
+            ("charges captured", captured, amounts(&self.sums.captured_minor)),
+            ("charges refused", refused, String::new()),
+            ("notifications", notifications, String::new()),
+        ] {
+            let _ = writeln!(text, "{}", format!("{what:<20}{count:>9}  {amounts}").trim_end());
+        }
+        let _ = writeln!(text, "{:<20}{dead_letters:>9}\n", "dead letters");
+        for mismatch in self.mismatches.iter().take(MISMATCHES_PRINTED_MAX) {
+            let _ = writeln!(text, "mismatch: {mismatch}");
+        }
+        match self.mismatches.len() {
+            0 => text.push_str("the books balance"),
+            count => {
+                let _ = write!(text, "the books do not balance: {count} mismatch(es)");
+            }
+        }
+        text
+    }
+}
+
+/// Amounts in minor units, for example `64900 EUR`.
+fn amounts(minor: &BTreeMap<String, i128>) -> String {
+    let amounts: Vec<String> = minor.iter().map(|(currency, amount)| format!("{amount} {currency}")).collect();
+    amounts.join(", ")
+}

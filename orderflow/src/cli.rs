@@ -1,0 +1,206 @@
+//! The command line.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::acquirer::{self, Acquirer};
+use crate::part::Part;
+use crate::terminal::say;
+use crate::up::{DATA_DIR_DEFAULT, Reply, Request};
+use crate::{audit, health, parent, place, queues, up};
+
+/// How long `health` waits for the answer.
+const HEALTH_WITHIN: Duration = Duration::from_secs(3);
+
+/// An order flow that keeps its promises while its parts die. Without a command: `up`.
+#[derive(Debug, Parser)]
+#[command(name = "orderflow", version, disable_help_subcommand = true)]
+struct Cli {
+    /// End when the standard input closes: set by the runner on its children
+    #[arg(long, global = true, hide = true)]
+    exit_with_parent: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Run the whole stack until ctrl-c
+    Up(up::Config),
+    /// Show the parts of the running stack
+    Status(Stack),
+    /// End a part of the running stack at once (SIGKILL)
+    Kill(StackPart),
+    /// Let a part of the running stack finish its work and end (SIGTERM)
+    Stop(StackPart),
+    /// Start a part of the running stack again
+    Start(StackPart),
+    /// Place orders
+    Place(place::Config),
+    /// Show how much waits in each queue
+    Queues {
+        /// The broker
+        #[arg(long, env = "BROKER_URL", default_value = "http://127.0.0.1:8085")]
+        broker: String,
+    },
+    /// Check that all books balance; exits with 1 when they don't
+    Audit {
+        /// Whom to ask
+        #[command(flatten)]
+        addresses: audit::Addresses,
+        /// How long to wait for orders that are still on their way
+        #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+        wait: Duration,
+    },
+    /// Exit with 0 if a part is ready to work
+    Health {
+        /// Which part
+        part: Part,
+        /// Where it listens [default: its usual address]
+        #[arg(long)]
+        address: Option<SocketAddr>,
+    },
+    /// Run the broker alone
+    Broker {
+        /// What to do
+        #[command(subcommand)]
+        command: broker::Command,
+    },
+    /// Run the simulated card acquirer alone
+    Acquirer(acquirer::Config),
+}
+
+/// Names a running stack.
+#[derive(Debug, clap::Args)]
+struct Stack {
+    /// The folder of the running stack
+    #[arg(long, env = "ORDERFLOW_DATA_DIR", default_value = DATA_DIR_DEFAULT)]
+    data_dir: PathBuf,
+}
+
+/// Names a part of a running stack.
+#[derive(Debug, clap::Args)]
+struct StackPart {
+    /// Which part
+    part: Part,
+    #[command(flatten)]
+    stack: Stack,
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if cli.exit_with_parent
+        && let Err(error) = parent::exit_with_parent()
+    {
+        return failed(&error);
+    }
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(execute(cli.command.unwrap_or_else(default_command))),
+        Err(error) => failed(&error),
+    }
+}
+
+/// What runs without a command: the stack, as the environment says.
+fn default_command() -> Command {
+    Cli::parse_from(["orderflow", "up"]).command.expect("`up` is a command")
+}
+
+async fn execute(command: Command) -> ExitCode {
+    match command {
+        Command::Up(config) => exit(up::run(config).await),
+        Command::Status(stack) => ask(stack, Request::Status).await,
+        Command::Kill(StackPart { part, stack }) => ask(stack, Request::Kill { part }).await,
+        Command::Stop(StackPart { part, stack }) => ask(stack, Request::Stop { part }).await,
+        Command::Start(StackPart { part, stack }) => ask(stack, Request::Start { part }).await,
+        Command::Place(config) => exit(place_orders(&config).await),
+        Command::Queues { broker } => exit(queues::ask(&broker).await.map(|queues| say(&queues::table(&queues)))),
+        Command::Audit { addresses, wait } => check_books(&addresses, wait).await,
+        Command::Health { part, address } => {
+            let address = address.unwrap_or_else(|| part.usual_address());
+            exit(health::check(part, address, HEALTH_WITHIN).await)
+        }
+        Command::Broker { command } => exit(command.execute().await),
+        Command::Acquirer(config) => {
+            let process = config.process.clone();
+            service_kit::run("acquirer", &process, |token| async { Acquirer::open(config).await?.run(token).await })
+                .await
+        }
+    }
+}
+
+async fn ask(stack: Stack, request: Request) -> ExitCode {
+    match up::ask(&stack.data_dir, request).await {
+        Ok(Reply::Done { message }) => {
+            say(&message);
+            ExitCode::SUCCESS
+        }
+        Ok(Reply::Refused { message }) => failed(&message),
+        Ok(Reply::Status { parts }) => {
+            say(&format!("{:<22}{:<22}{:>8}  STATE", "PART", "ADDRESS", "PROCESS"));
+            for status in &parts {
+                let pid = status.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+                say(&format!("{:<22}{:<22}{pid:>8}  {}", status.part, status.address, status.state));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+async fn place_orders(config: &place::Config) -> Result<(), audit::Error> {
+    let mut accepted = 0;
+    let placed = place::run(config, |order| {
+        accepted += 1;
+        let total = order.total.clone().unwrap_or_default();
+        let status = order.status().as_str_name().trim_start_matches("ORDER_STATUS_").to_owned();
+        say(&format!("{}  {:>9} {}  {status}", order.order_id, total.amount_minor, total.currency_code));
+    })
+    .await;
+    say(&format!("{accepted} of {} orders accepted", config.orders));
+    placed
+}
+
+async fn check_books(addresses: &audit::Addresses, wait: Duration) -> ExitCode {
+    match audit::run(addresses, wait).await {
+        Ok(verdict) => {
+            say(&verdict.table());
+            if verdict.mismatches.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn exit<E: Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &dyn Display) -> ExitCode {
+    eprintln!("orderflow: {error}");
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_has_no_contradiction() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn up_is_what_runs_without_a_command() {
+        assert!(matches!(default_command(), Command::Up(_)));
+    }
+}

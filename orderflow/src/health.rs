@@ -1,0 +1,61 @@
+//! Asking a part whether it is ready to work.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::acquirer::AcquirerClient;
+use crate::part::Part;
+
+/// Why a part is not known to be ready.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody answers there, or not in time.
+    #[error("no answer from {address}: {source}")]
+    Unreachable {
+        /// Who was asked.
+        address: SocketAddr,
+        /// What the transport said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It answers that it can't take work now.
+    #[error("{address} answers that it is not serving")]
+    NotServing {
+        /// Who was asked.
+        address: SocketAddr,
+    },
+}
+
+/// Asks a part by the protocol that it speaks: gRPC's health service, or HTTP `GET /healthz` for the acquirer.
+pub async fn check(part: Part, address: SocketAddr, timeout: Duration) -> Result<(), Error> {
+    match part {
+        Part::Acquirer => AcquirerClient::new(&format!("http://{address}"), timeout)
+            .healthy()
+            .await
+            .map_err(|source| Error::Unreachable { address, source: source.into() }),
+        _ => check_grpc(address, timeout).await,
+    }
+}
+
+async fn check_grpc(address: SocketAddr, timeout: Duration) -> Result<(), Error> {
+    let unreachable = |source: Box<dyn std::error::Error + Send + Sync>| Error::Unreachable { address, source };
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| unreachable(error.into()))?;
+    let channel = endpoint
+        .connect_timeout(timeout)
+        .timeout(timeout)
+        .connect()
+        .await
+        .map_err(|error| unreachable(error.into()))?;
+    let reply = HealthClient::new(channel)
+        .check(HealthCheckRequest::default())
+        .await
+        .map_err(|status| unreachable(status.into()))?;
+    match reply.into_inner().status() {
+        ServingStatus::Serving => Ok(()),
+        _ => Err(Error::NotServing { address }),
+    }
+}

@@ -1,0 +1,122 @@
+//! `orderflow place`: places orders as a patient customer does, who asks again with the same idempotency key until
+//! there is an answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use orderflow_proto::orderflow::order::v1::order_service_client::OrderServiceClient;
+use orderflow_proto::orderflow::order::v1::{Order, OrderLine, PlaceOrderRequest};
+use orderflow_proto::orderflow::r#type::v1::Money;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{self, Instant};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use crate::audit::{Error, channel};
+
+/// Orders that are placed at the same time.
+const IN_FLIGHT_MAX: usize = 16;
+/// Pause before the same order is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// What to order, and how often.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Config {
+    /// order-service
+    #[arg(long = "order-service", env = "ORDER_URL", default_value = "http://127.0.0.1:50051")]
+    pub order_service: String,
+    /// How many orders
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub orders: u32,
+    /// Whose orders
+    #[arg(long, default_value = "alice")]
+    pub customer: String,
+    /// What is ordered
+    #[arg(long, default_value = "tea")]
+    pub sku: String,
+    /// How many of it
+    #[arg(long, default_value_t = 1)]
+    pub quantity: u32,
+    /// What one costs, in minor units of the currency
+    #[arg(long, default_value_t = 1299)]
+    pub amount_minor: i64,
+    /// The currency
+    #[arg(long, default_value = "EUR")]
+    pub currency: String,
+    /// The card; tok_insufficient_funds is declined
+    #[arg(long, default_value = "tok_visa")]
+    pub card: String,
+    /// How long to go on asking while order-service is away
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    pub patience: Duration,
+}
+
+impl Config {
+    fn request(&self) -> PlaceOrderRequest {
+        let unit_price = Money { currency_code: self.currency.clone(), amount_minor: self.amount_minor };
+        PlaceOrderRequest {
+            idempotency_key: Uuid::now_v7().to_string(),
+            customer_id: self.customer.clone(),
+            lines: vec![OrderLine { sku: self.sku.clone(), quantity: self.quantity, unit_price: Some(unit_price) }],
+            payment_token: self.card.clone(),
+        }
+    }
+}
+
+/// Places all orders of a configuration, several at a time, and gives each to `accepted` as it is accepted.
+/// Ends at the first refusal.
+pub async fn run(config: &Config, mut accepted: impl FnMut(Order)) -> Result<(), Error> {
+    let client = OrderServiceClient::new(channel(&config.order_service)?);
+    let places = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+    let mut orders = JoinSet::new();
+    for _ in 0..config.orders {
+        let (client, request, places) = (client.clone(), config.request(), Arc::clone(&places));
+        let patience = config.patience;
+        orders.spawn(async move {
+            let _place = places.acquire_owned().await;
+            place(client, request, patience).await
+        });
+    }
+    while let Some(placed) = orders.join_next().await {
+        let status = match placed {
+            Ok(Ok(order)) => {
+                accepted(order);
+                continue;
+            }
+            Ok(Err(status)) => status,
+            Err(error) => Status::internal(error.to_string()),
+        };
+        return Err(Error::Grpc { service: "order-service", status: Box::new(status) });
+    }
+    Ok(())
+}
+
+/// Places one order. While nobody answers it is asked for again with the same key, so that it can't be made twice.
+pub async fn place(
+    mut client: OrderServiceClient<Channel>,
+    request: PlaceOrderRequest,
+    patience: Duration,
+) -> Result<Order, Status> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let status = match client.place_order(request.clone()).await {
+            Ok(reply) => return reply.into_inner().order.ok_or_else(|| Status::internal("a reply without its order")),
+            Err(status) => status,
+        };
+        if !unanswered(status.code()) || Instant::now() + RETRY_PAUSE > deadline {
+            return Err(status);
+        }
+        time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// Whether a code leaves open if the order was accepted. tonic reports a broken connection as `Unknown` or
+/// `Cancelled`, too.
+fn unanswered(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled | Code::ResourceExhausted
+    )
+}

@@ -1,0 +1,40 @@
+//! `orderflow queues`: how every subscription of the broker stands.
+
+use std::fmt::Write;
+
+use orderflow_proto::orderflow::broker::v1::broker_service_client::BrokerServiceClient;
+use orderflow_proto::orderflow::broker::v1::{GetStatsRequest, SubscriptionStats};
+
+use crate::audit::{Error, channel};
+
+/// Asks the broker at `http://HOST:PORT`.
+pub async fn ask(broker: &str) -> Result<Vec<SubscriptionStats>, Error> {
+    let reply = BrokerServiceClient::new(channel(broker)?).get_stats(GetStatsRequest {}).await;
+    let reply = reply.map_err(|status| Error::Grpc { service: "broker", status: Box::new(status) })?;
+    Ok(reply.into_inner().subscriptions)
+}
+
+/// One line for each subscription, its last name first, so that scripts can pick columns.
+pub fn table(subscriptions: &[SubscriptionStats]) -> String {
+    let mut text = format!(
+        "{:<38}{:>9}{:>13}{:>9}{:>11}{:>14}",
+        "SUBSCRIPTION", "BACKLOG", "OUTSTANDING", "DELAYED", "CONSUMERS", "DEAD-LETTERED"
+    );
+    for queue in subscriptions {
+        let name = queue.subscription.rsplit('/').next().unwrap_or_default();
+        let SubscriptionStats {
+            backlog_messages,
+            outstanding_messages,
+            delayed_messages,
+            consumers,
+            dead_lettered_messages,
+            ..
+        } = queue;
+        let _ = write!(
+            text,
+            "\n{name:<38}{backlog_messages:>9}{outstanding_messages:>13}{delayed_messages:>9}{consumers:>11}\
+             {dead_lettered_messages:>14}"
+        );
+    }
+    text
+}

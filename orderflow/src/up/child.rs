@@ -1,0 +1,157 @@
+//! One child process: started, written down, signalled, and waited for.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
+use std::process::{ExitStatus, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, watch};
+use tokio::time;
+
+use super::layout::Layout;
+use crate::part::Part;
+use crate::terminal;
+
+/// A longer line of a child's log is cut into pieces of this size.
+const LOG_LINE_BYTES_MAX: u64 = 64 * 1024;
+/// Signals that wait for one child: more than a person can type before they are delivered.
+const SIGNALS_MAX: usize = 8;
+
+/// A handle on a started child. Clones are handles on the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct Running {
+    pub(crate) pid: u32,
+    signals: mpsc::Sender<Signal>,
+    exit: watch::Receiver<Option<ExitStatus>>,
+}
+
+impl Running {
+    /// Starts this executable as the part. Its output goes to its log file, what is worth a look to the terminal too.
+    pub(crate) fn spawn(part: Part, layout: &Layout, verbose: bool) -> io::Result<Self> {
+        let path = layout.log_file(part);
+        let log = File::options().create(true).append(true).open(&path)?;
+        let (output, output_end) = io::pipe()?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(layout.arguments(part))
+            // Colours belong on a terminal; the log is a file.
+            .env("NO_COLOR", "1")
+            // The child ends itself when this pipe closes, and it closes with the runner, however the runner ends.
+            .stdin(Stdio::piped())
+            .stdout(output_end.try_clone()?)
+            .stderr(output_end)
+            // ctrl-c is for the runner alone: it ends its children in order.
+            .process_group(0);
+        let mut child = command.spawn()?;
+        drop(command);
+
+        let pid = child.id().ok_or_else(|| io::Error::other("the child was gone at once"))?;
+        thread::Builder::new().name(format!("{part} log")).spawn(move || copy_output(part, output, log, verbose))?;
+        let (signals, signals_rx) = mpsc::channel(SIGNALS_MAX);
+        let (exit_tx, exit) = watch::channel(None);
+        // `Child::wait` would close the pipe before it waits.
+        let stdin = child.stdin.take();
+        tokio::spawn(async move {
+            let status = attend(child, signals_rx).await;
+            drop(stdin);
+            exit_tx.send_replace(Some(status));
+        });
+        Ok(Self { pid, signals, exit })
+    }
+
+    /// Sends a signal; a child that has ended is left alone, even when its number belongs to somebody else by now.
+    pub(crate) fn signal(&self, signal: Signal) {
+        // Full: so many signals are on their way that one more changes nothing.
+        let _ = self.signals.try_send(signal);
+    }
+
+    /// How the child ended, or nothing while it runs.
+    pub(crate) fn exit_status(&self) -> Option<ExitStatus> {
+        *self.exit.borrow()
+    }
+
+    /// Waits until the child has ended.
+    pub(crate) async fn exited(&self) -> ExitStatus {
+        let mut exit = self.exit.clone();
+        match exit.wait_for(Option::is_some).await {
+            Ok(status) => status.unwrap_or_default(),
+            // The task that attends the child ends only after it has sent the status, unless the runtime is ending.
+            Err(_) => ExitStatus::default(),
+        }
+    }
+
+    /// Waits for the end of the child, at most so long. Says whether it has ended.
+    pub(crate) async fn exited_within(&self, limit: Duration) -> bool {
+        time::timeout(limit, self.exited()).await.is_ok()
+    }
+}
+
+/// Delivers signals until the child has ended. The only owner of the child sends them, so that none can go to a
+/// process that got the same number afterwards.
+async fn attend(mut child: Child, mut signals: mpsc::Receiver<Signal>) -> ExitStatus {
+    loop {
+        let signal = tokio::select! {
+            status = child.wait() => match status {
+                Ok(status) => return status,
+                Err(error) => {
+                    terminal::say(&format!("a child can't be waited for: {error}"));
+                    return ExitStatus::default();
+                }
+            },
+            Some(signal) = signals.recv() => signal,
+        };
+        let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if let Some(pid) = pid
+            && let Err(error) = kill_process(pid, signal)
+        {
+            terminal::say(&format!("process {pid} can't be signalled: {error}"));
+        }
+    }
+}
+
+/// Copies a child's output line by line until the child and all that it started have ended.
+fn copy_output(part: Part, output: PipeReader, mut log: File, verbose: bool) {
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match output.by_ref().take(LOG_LINE_BYTES_MAX).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        // A full disk must not stop the child, which would wait on a full pipe; the terminal still shows warnings.
+        let _ = log.write_all(&line);
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end();
+        if verbose || worth_a_look(text) {
+            terminal::say(&format!("{part} | {text}"));
+        }
+    }
+}
+
+/// Whether a line of a log is for people at the terminal: warnings, errors, and whatever is no log line (a panic).
+fn worth_a_look(line: &str) -> bool {
+    // A log line is `TIME LEVEL MODULE: …`.
+    match line.split_whitespace().nth(1) {
+        None => false,
+        Some(level) => !["INFO", "DEBUG", "TRACE"].contains(&level),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_terminal_shows_warnings_and_panics_but_no_routine() {
+        assert!(worth_a_look("2026-01-02T03:04:05Z  WARN broker::edge: a stream broke"));
+        assert!(worth_a_look("2026-01-02T03:04:05Z ERROR broker::engine: the disk is full"));
+        assert!(worth_a_look("thread 'main' panicked at src/main.rs:1:1:"));
+        assert!(worth_a_look("error: --listen (BROKER_LISTEN): the port is taken"));
+        assert!(!worth_a_look("2026-01-02T03:04:05Z  INFO broker::edge: listening"));
+        assert!(!worth_a_look(""));
+    }
+}

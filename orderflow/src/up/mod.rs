@@ -1,0 +1,286 @@
+//! `orderflow up`: the whole stack as child processes of one runner.
+
+mod child;
+mod control;
+mod layout;
+mod stack;
+mod welcome;
+
+use std::fs::{File, TryLockError};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::io::BufReader;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub use self::control::{PartStatus, Reply, Request, ask};
+use self::layout::Layout;
+use self::stack::{Program, Stack};
+use crate::part::Part;
+use crate::terminal;
+
+/// The folder that is used when none is named.
+pub(crate) const DATA_DIR_DEFAULT: &str = ".orderflow";
+
+/// What `orderflow up` can be told.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Config {
+    /// Everything that the stack stores, its logs included
+    #[arg(long, env = "ORDERFLOW_DATA_DIR", default_value = DATA_DIR_DEFAULT)]
+    pub data_dir: PathBuf,
+    /// Where the broker listens (gRPC)
+    #[arg(long, env = "BROKER_LISTEN", default_value = "127.0.0.1:8085")]
+    pub broker_listen: SocketAddr,
+    /// Where the simulated card acquirer listens (HTTP)
+    #[arg(long, env = "ACQUIRER_LISTEN", default_value = "127.0.0.1:8070")]
+    pub acquirer_listen: SocketAddr,
+    /// Where order-service listens (gRPC)
+    #[arg(long, env = "ORDER_LISTEN", default_value = "127.0.0.1:50051")]
+    pub order_listen: SocketAddr,
+    /// Where payment-service listens (gRPC)
+    #[arg(long, env = "PAYMENT_LISTEN", default_value = "127.0.0.1:50052")]
+    pub payment_listen: SocketAddr,
+    /// Where notification-service listens (gRPC)
+    #[arg(long, env = "NOTIFICATION_LISTEN", default_value = "127.0.0.1:50053")]
+    pub notification_listen: SocketAddr,
+    /// Show every line of every log, not only what is worth a look
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+impl Config {
+    fn listen(&self, part: Part) -> SocketAddr {
+        match part {
+            Part::Broker => self.broker_listen,
+            Part::Acquirer => self.acquirer_listen,
+            Part::OrderService => self.order_listen,
+            Part::PaymentService => self.payment_listen,
+            Part::NotificationService => self.notification_listen,
+        }
+    }
+}
+
+/// Why a stack or a part of it does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The folder can't be used.
+    #[error("the data folder `{}` can't be used: {source}; choose another with --data-dir (ORDERFLOW_DATA_DIR)", path.display())]
+    DataDir {
+        /// Which folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another runner has the folder.
+    #[error("an `orderflow up` runs on `{}` already; choose another folder with --data-dir (ORDERFLOW_DATA_DIR)", path.display())]
+    Locked {
+        /// Which folder.
+        path: PathBuf,
+    },
+    /// Nothing can listen on an address.
+    #[error("{part} can't listen on {address}: {source}; choose another address with {flag} ({variable})")]
+    Address {
+        /// Whose address.
+        part: Part,
+        /// Which address.
+        address: SocketAddr,
+        /// The flag that sets it.
+        flag: String,
+        /// The environment variable that sets it.
+        variable: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The process could not be made.
+    #[error("{part} can't be started: {source}")]
+    Spawn {
+        /// Which part.
+        part: Part,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The process ended before it was ready.
+    #[error("{part} ended before it was ready ({status}); its log is `{}`", log.display())]
+    EndedEarly {
+        /// Which part.
+        part: Part,
+        /// How it ended.
+        status: ExitStatus,
+        /// Where it says why.
+        log: PathBuf,
+    },
+    /// The process runs, but does not get ready.
+    #[error("{part} was not ready within {within_s} s; its log is `{}`", log.display())]
+    NotReady {
+        /// Which part.
+        part: Part,
+        /// How long it was given.
+        within_s: u64,
+        /// Where it says what it does.
+        log: PathBuf,
+    },
+    /// A part that runs can't be started.
+    #[error("{part} runs already, as process {pid}")]
+    AlreadyRuns {
+        /// Which part.
+        part: Part,
+        /// Its process.
+        pid: u32,
+    },
+    /// A part that doesn't run can't be ended.
+    #[error("{part} does not run")]
+    NotRunning {
+        /// Which part.
+        part: Part,
+    },
+    /// A part takes too long to stop.
+    #[error("{part} (process {pid}) has not ended within {within_s} s")]
+    StillRuns {
+        /// Which part.
+        part: Part,
+        /// Its process.
+        pid: u32,
+        /// How long it was given.
+        within_s: u64,
+    },
+    /// The runner is stopping.
+    #[error("the stack is being stopped")]
+    Ending,
+    /// Something of the runner's own failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { what, source }
+    }
+}
+
+/// Runs the stack until ctrl-c or SIGTERM, then lets it drain. A second signal ends everything at once.
+pub async fn run(config: Config) -> Result<(), Error> {
+    let started = Instant::now();
+    let mut signals = Signals::new().map_err(Error::io("signals can't be caught"))?;
+    let layout = Layout::create(&config)?;
+    let _lock = lock(&config.data_dir)?;
+    for part in Part::ALL {
+        layout.check_address(part)?;
+    }
+    let control = control::listen(&config.data_dir).map_err(Error::io(
+        "the control socket can't be opened (a shorter --data-dir or ORDERFLOW_DATA_DIR may help)",
+    ))?;
+    let stack = Stack::new(layout, program(&config.data_dir), config.verbose);
+
+    let outcome = tokio::select! {
+        started = start_all(&stack) => started,
+        () = signals.next() => Err(Error::Ending),
+    };
+    let outcome = match outcome {
+        Ok(()) => {
+            terminal::say(&stack.welcome(started.elapsed()));
+            tokio::select! {
+                () = serve_control(&stack, control) => {}
+                () = signals.next() => {}
+            }
+            Ok(())
+        }
+        Err(Error::Ending) => Ok(()),
+        Err(error) => Err(error),
+    };
+
+    terminal::say("stopping: services, acquirer, broker (once more to end them at once)");
+    let drain = stack.drain();
+    tokio::pin!(drain);
+    tokio::select! {
+        () = &mut drain => {}
+        () = signals.next() => {
+            stack.kill_all();
+            drain.await;
+        }
+    }
+    // Only tidiness: the next runner replaces a socket that is left behind.
+    let _ = std::fs::remove_file(control::socket(&config.data_dir));
+    outcome
+}
+
+/// Starts the broker first, then all others together: they stand any order, only the topology must be there.
+async fn start_all(stack: &Arc<Stack>) -> Result<(), Error> {
+    let [broker, others @ ..] = Part::ALL;
+    stack.start(broker).await?;
+    let mut starts = tokio::task::JoinSet::new();
+    for part in others {
+        let stack = Arc::clone(stack);
+        starts.spawn(async move { stack.start(part).await });
+    }
+    while let Some(started) = starts.join_next().await {
+        started.map_err(|error| Error::Io { what: "a start was broken off", source: io::Error::other(error) })??;
+    }
+    Ok(())
+}
+
+/// Answers other terminals, each connection in its own task, for a part may take a while to stop.
+async fn serve_control(stack: &Arc<Stack>, listener: UnixListener) {
+    while let Ok((stream, _)) = listener.accept().await {
+        tokio::spawn(answer(Arc::clone(stack), stream));
+    }
+    terminal::say("the control socket broke: other terminals can't reach this stack any more");
+    std::future::pending().await
+}
+
+async fn answer(stack: Arc<Stack>, stream: UnixStream) {
+    let mut stream = BufReader::new(stream);
+    let reply = match control::accept(&mut stream).await {
+        Ok(request) => stack.handle(request).await,
+        Err(error) => Reply::Refused { message: format!("the request can't be read: {error}") },
+    };
+    // Whoever asked may have gone; what was asked for is done all the same.
+    let _ = control::send(&mut stream, &reply).await;
+}
+
+/// Keeps a second runner out of the folder for as long as the file is open.
+fn lock(data_dir: &Path) -> Result<File, Error> {
+    let unusable = |source| Error::DataDir { path: data_dir.to_owned(), source };
+    let file = File::create(data_dir.join("runner.lock")).map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::Locked { path: data_dir.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(unusable(source)),
+    }
+}
+
+/// How this program was called, for commands that people can paste.
+fn program(data_dir: &Path) -> Program {
+    let executable = std::env::args().next().unwrap_or_else(|| "orderflow".to_owned());
+    let default = data_dir == Path::new(DATA_DIR_DEFAULT);
+    let flags = if default { String::new() } else { format!(" --data-dir {}", data_dir.display()) };
+    Program { executable, flags }
+}
+
+/// ctrl-c and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The running stack: which part runs as which process, and what becomes of it on request.
+
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::time;
+use tokio_util::task::TaskTracker;
+
+use super::child::Running;
+use super::control::{PartStatus, Reply, Request};
+use super::layout::Layout;
+use super::{Error, welcome};
+use crate::part::Part;
+use crate::{health, terminal};
+
+/// A part that isn't ready by then has failed to start.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// How often a starting part is asked whether it is ready.
+const READY_POLL: Duration = Duration::from_millis(25);
+/// What a part gets to finish its work after SIGTERM, a little more than its own grace period; then it is killed.
+const STOP_WITHIN: Duration = Duration::from_secs(20);
+/// How long a status waits for one part's answer.
+const STATUS_WITHIN: Duration = Duration::from_secs(1);
+
+/// All parts of one stack, running or not.
+pub(crate) struct Stack {
+    layout: Layout,
+    verbose: bool,
+    /// How to call this program again, with the flags that lead to this stack: `orderflow --data-dir … `.
+    program: Program,
+    /// The last process of each part. An exit status inside says that it has ended.
+    slots: Mutex<[Option<Running>; Part::ALL.len()]>,
+    /// Set while everything is being stopped: ends are expected then, and nothing is started any more.
+    ending: AtomicBool,
+    watchers: TaskTracker,
+}
+
+/// The command line that reaches this stack from another terminal.
+#[derive(Clone, Debug)]
+pub(crate) struct Program {
+    pub(crate) executable: String,
+    /// `--data-dir X`, or nothing for the default.
+    pub(crate) flags: String,
+}
+
+impl Program {
+    pub(crate) fn command(&self, command: &str) -> String {
+        format!("{} {command}{}", self.executable, self.flags)
+    }
+}
+
+impl Stack {
+    pub(crate) fn new(layout: Layout, program: Program, verbose: bool) -> Arc<Self> {
+        Arc::new(Self {
+            layout,
+            verbose,
+            program,
+            slots: Mutex::default(),
+            ending: AtomicBool::new(false),
+            watchers: TaskTracker::new(),
+        })
+    }
+
+    /// Starts a part and waits until it is ready.
+    pub(crate) async fn start(self: &Arc<Self>, part: Part) -> Result<u32, Error> {
+        let running = self.spawn(part)?;
+        self.ready(part, &running).await?;
+        Ok(running.pid)
+    }
+
+    /// Does what another terminal asks for.
+    pub(crate) async fn handle(self: &Arc<Self>, request: Request) -> Reply {
+        let done = match request {
+            Request::Status => return Reply::Status { parts: self.status().await },
+            Request::Start { part } => {
+                self.start(part).await.map(|pid| format!("{part} is ready again, as process {pid}"))
+            }
+            Request::Kill { part } => self.end(part, Signal::KILL).await.map(|()| format!("{part} was killed")),
+            Request::Stop { part } => self.end(part, Signal::TERM).await.map(|()| format!("{part} has stopped")),
+        };
+        match done {
+            Ok(message) => {
+                let hint = match request {
+                    Request::Kill { part } | Request::Stop { part } => {
+                        format!("; start it again: {}", self.program.command(&format!("start {part}")))
+                    }
+                    _ => String::new(),
+                };
+                Reply::Done { message: message + &hint }
+            }
+            Err(error) => Reply::Refused { message: error.to_string() },
+        }
+    }
+
+    /// Lets every part finish its work, those that need others first.
+    pub(crate) async fn drain(&self) {
+        self.ending.store(true, Ordering::SeqCst);
+        for step in Part::STOP_STEPS {
+            let step: Vec<_> = step.iter().filter_map(|&part| Some((part, self.running(part)?))).collect();
+            for (_, running) in &step {
+                running.signal(Signal::TERM);
+            }
+            let deadline = time::Instant::now() + STOP_WITHIN;
+            for (part, running) in step {
+                if !running.exited_within(deadline.saturating_duration_since(time::Instant::now())).await {
+                    terminal::say(&format!("{part} did not stop within {} s: killed", STOP_WITHIN.as_secs()));
+                    running.signal(Signal::KILL);
+                    running.exited().await;
+                }
+            }
+        }
+        self.watchers.close();
+        self.watchers.wait().await;
+    }
+
+    /// Ends every part at once.
+    pub(crate) fn kill_all(&self) {
+        self.ending.store(true, Ordering::SeqCst);
+        for running in Part::ALL.into_iter().filter_map(|part| self.running(part)) {
+            running.signal(Signal::KILL);
+        }
+    }
+
+    /// What to say once everything is ready.
+    pub(crate) fn welcome(&self, took: Duration) -> String {
+        welcome::text(&self.layout, &self.program, took)
+    }
+
+    fn spawn(self: &Arc<Self>, part: Part) -> Result<Running, Error> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = &mut slots[part as usize];
+        if let Some(running) = slot
+            && running.exit_status().is_none()
+        {
+            return Err(Error::AlreadyRuns { part, pid: running.pid });
+        }
+        if self.ending.load(Ordering::SeqCst) {
+            return Err(Error::Ending);
+        }
+        self.layout.check_address(part)?;
+        let running =
+            Running::spawn(part, &self.layout, self.verbose).map_err(|source| Error::Spawn { part, source })?;
+        *slot = Some(running.clone());
+        self.watchers.spawn(Arc::clone(self).announce_end(part, running.clone()));
+        Ok(running)
+    }
+
+    /// Says in one line that a part has ended, and how it is started again.
+    async fn announce_end(self: Arc<Self>, part: Part, running: Running) {
+        let status = running.exited().await;
+        if self.ending.load(Ordering::SeqCst) {
+            return;
+        }
+        let start = self.program.command(&format!("start {part}"));
+        terminal::say(&format!("{part} (process {}) ended: {status}. Start it again: {start}", running.pid));
+    }
+
+    async fn ready(&self, part: Part, running: &Running) -> Result<(), Error> {
+        let poll = async {
+            while health::check(part, self.layout.reach(part), READY_WITHIN).await.is_err() {
+                time::sleep(READY_POLL).await;
+            }
+        };
+        tokio::select! {
+            () = poll => Ok(()),
+            status = running.exited() => Err(self.ended_early(part, status)),
+            () = time::sleep(READY_WITHIN) => Err(Error::NotReady {
+                part,
+                within_s: READY_WITHIN.as_secs(),
+                log: self.layout.log_file(part),
+            }),
+        }
+    }
+
+    fn ended_early(&self, part: Part, status: ExitStatus) -> Error {
+        Error::EndedEarly { part, status, log: self.layout.log_file(part) }
+    }
+
+    async fn end(&self, part: Part, signal: Signal) -> Result<(), Error> {
+        let running = self.running(part).ok_or(Error::NotRunning { part })?;
+        running.signal(signal);
+        if running.exited_within(STOP_WITHIN).await {
+            Ok(())
+        } else {
+            Err(Error::StillRuns { part, pid: running.pid, within_s: STOP_WITHIN.as_secs() })
+        }
+    }
+
+    async fn status(&self) -> Vec<PartStatus> {
+        let mut parts = Vec::new();
+        for part in Part::ALL {
+            let last = self.slots.lock().unwrap_or_else(PoisonError::into_inner)[part as usize].clone();
+            let (pid, state) = match &last {
+                None => (None, "not started yet".to_owned()),
+                Some(running) => match running.exit_status() {
+                    Some(status) => (None, format!("ended: {status}")),
+                    None => (Some(running.pid), "running, but not ready".to_owned()),
+                },
+            };
+            let healthy = pid.is_some() && health::check(part, self.layout.reach(part), STATUS_WITHIN).await.is_ok();
+            parts.push(PartStatus {
+                part,
+                pid,
+                healthy,
+                address: self.layout.reach(part).to_string(),
+                state: if healthy { "healthy".to_owned() } else { state },
+            });
+        }
+        parts
+    }
+
+    /// The process of a part that has not ended.
+    fn running(&self, part: Part) -> Option<Running> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots[part as usize].clone().filter(|running| running.exit_status().is_none())
+    }
+}

@@ -1,0 +1,40 @@
+//! What the runner says once everything is ready.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::layout::Layout;
+use super::stack::Program;
+use crate::part::Part;
+
+/// Where everything listens, and three lines to try next.
+pub(super) fn text(layout: &Layout, program: &Program, took: Duration) -> String {
+    let mut text = format!("ready after {:.1} s, data in {}\n\n", took.as_secs_f64(), layout.data_dir().display());
+    for part in Part::ALL {
+        let _ = writeln!(text, "  {part:<22}{:<22}{}", layout.reach(part).to_string(), speaks(part));
+    }
+    let order = layout.reach(Part::OrderService);
+    let place = r#"{"idempotency_key":"first","customer_id":"alice","lines":[{"sku":"tea","quantity":2,"unit_price":{"currency_code":"EUR","amount_minor":649}}]}"#;
+    let _ = write!(
+        text,
+        "\nTry, in another terminal:\n\
+         \n  grpcurl -plaintext -d '{place}' {order} orderflow.order.v1.OrderService/PlaceOrder\
+         \n  {}\
+         \n  {}\n\
+         \nctrl-c stops everything. Logs: {}\n",
+        program.command("kill payment-service"),
+        program.command("status"),
+        layout.data_dir().join("logs").display(),
+    );
+    text
+}
+
+fn speaks(part: Part) -> &'static str {
+    match part {
+        Part::Broker => "gRPC  google.pubsub.v1, orderflow.broker.v1",
+        Part::Acquirer => "HTTP  POST /v1/charges",
+        Part::OrderService => "gRPC  orderflow.order.v1",
+        Part::PaymentService => "gRPC  orderflow.payment.v1",
+        Part::NotificationService => "gRPC  orderflow.notification.v1",
+    }
+}

@@ -1,0 +1,5 @@
+//! The runner and its stack from outside: real processes, real sockets.
+
+mod acquirer;
+mod harness;
+mod runner;
