@@ -1,1 +1,21 @@
-//! Charges orders.
+//! Charges orders, once each, and keeps what came of it.
+//!
+//! - [`Cli`] is the command line, [`Config`] what it can be told, [`run`] the service as a process.
+//! - [`Service`] is the service as a component: opened, then run until its token is cancelled.
+//!
+//! Inside, `domain` knows nothing of ours, `app` only the domain; `grpc`, `store`, `consumer` and `acquirer` sit at the
+//! edge.
+
+mod acquirer;
+mod app;
+mod cli;
+mod config;
+mod consumer;
+mod domain;
+mod grpc;
+mod service;
+mod store;
+
+pub use cli::Cli;
+pub use config::Config;
+pub use service::{Error, Service, run};
