@@ -1,0 +1,92 @@
+//! The service on the wire.
+
+mod parse;
+mod render;
+mod status;
+
+use orderflow_proto::orderflow::notification::v1 as wire;
+use orderflow_proto::orderflow::notification::v1::notification_service_server::NotificationService;
+use service_kit::CancellationToken;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::app::{App, Notifications, Watch};
+
+/// The RPCs of notification-service.
+#[derive(Debug)]
+pub(crate) struct Rpc<S> {
+    app: App<S>,
+    stopping: CancellationToken,
+}
+
+impl<S: Notifications> Rpc<S> {
+    /// Streams end when `stopping` is cancelled.
+    pub(crate) fn new(app: App<S>, stopping: CancellationToken) -> Self {
+        Self { app, stopping }
+    }
+}
+
+#[tonic::async_trait]
+impl<S: Notifications> NotificationService for Rpc<S> {
+    type WatchNotificationsStream = ReceiverStream<Result<wire::WatchNotificationsResponse, Status>>;
+
+    async fn list_notifications(
+        &self,
+        request: Request<wire::ListNotificationsRequest>,
+    ) -> Result<Response<wire::ListNotificationsResponse>, Status> {
+        let request = request.into_inner();
+        let parse::ListNotifications { customer_id, after, limit } = parse::list_notifications(&request)?;
+        // One more than asked for tells whether there is a next page.
+        let mut found = self.app.list(&customer_id, after, limit + 1).await.map_err(status::of)?;
+        let more = found.len() > limit as usize;
+        found.truncate(limit as usize);
+        let next_page_token = match found.last() {
+            Some(last) if more => parse::next_page_token(&request, last.number),
+            _ => String::new(),
+        };
+        let notifications = found.into_iter().map(render::notification).collect();
+        Ok(Response::new(wire::ListNotificationsResponse { notifications, next_page_token }))
+    }
+
+    async fn watch_notifications(
+        &self,
+        request: Request<wire::WatchNotificationsRequest>,
+    ) -> Result<Response<Self::WatchNotificationsStream>, Status> {
+        let parse::WatchNotifications { customer_id, after } = parse::watch_notifications(request.into_inner())?;
+        let watch = self.app.watch(customer_id, after).map_err(status::of)?;
+        let (sender, receiver) = mpsc::channel(1);
+        tokio::spawn(follow(watch, sender, self.stopping.clone()));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+/// Sends what the watch tells until the service or the caller's interest ends.
+async fn follow<S: Notifications>(
+    mut watch: Watch<S>,
+    sender: mpsc::Sender<Result<wire::WatchNotificationsResponse, Status>>,
+    stopping: CancellationToken,
+) {
+    loop {
+        let next = tokio::select! {
+            () = sender.closed() => return,
+            () = stopping.cancelled() => Err(Status::unavailable("the service is stopping")),
+            next = watch.next() => next.map_err(status::of),
+        };
+        match next {
+            Ok(batch) => {
+                for notification in batch {
+                    let notification = Some(render::notification(notification));
+                    if sender.send(Ok(wire::WatchNotificationsResponse { notification })).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(status) => {
+                // The caller may be gone as well.
+                drop(sender.send(Err(status)).await);
+                return;
+            }
+        }
+    }
+}
