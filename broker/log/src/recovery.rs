@@ -339,7 +339,8 @@ impl<F: DiskFile> Last<F> {
     /// After a sync that failed, the system may show bytes that are not on disk and that a later sync would not write
     /// either, since it takes them for clean.
     fn rewrite(&self, name: &str) -> Result<(), Error> {
-        let mut at = self.durable;
+        // Not even the segment's header is known to be synced as long as no frame says so.
+        let mut at = if self.durable > SEGMENT_HEADER_BYTES { self.durable } else { 0 };
         let mut bytes = Vec::new();
         while at < self.end {
             bytes.resize(scan::length((self.end - at).min(REWRITE_BYTES)), 0);
