@@ -26,7 +26,7 @@ impl Broker {
         let mut settled = std::mem::take(&mut self.scratch);
         let mut outcomes = Vec::with_capacity(acks.len());
         for ack in acks {
-            let outcome = self.judge(id, ack);
+            let outcome = self.judge(id, ack, &settled);
             if outcome == AckOutcome::Acked {
                 settled.push(ack.seq);
                 if let Some(queue) = self.queues.get_mut(&id) {
@@ -112,8 +112,8 @@ impl Broker {
         }
     }
 
-    /// What an ack comes to; nothing is changed yet.
-    fn judge(&self, id: SubscriptionId, ack: &AckRef) -> AckOutcome {
+    /// What an ack comes to after those that the same call has settled already.
+    fn judge(&self, id: SubscriptionId, ack: &AckRef, settled: &[Seq]) -> AckOutcome {
         let state = &self.durable.subscriptions[&id];
         let ours = ack.subscription == id
             && (1..=self.durable.topics[&state.topic].last.0).contains(&ack.seq.0)
@@ -129,9 +129,10 @@ impl Broker {
         let lease = this_run.then_some(ack.lease.number);
         match self.queues[&id].knowledge(ack.seq, lease) {
             Knowledge::Leased => AckOutcome::Acked,
-            // Settled by an ack that stands before this one in the same call.
             Knowledge::Gone => AckOutcome::AlreadyAcked,
             Knowledge::Unseen if this_run => AckOutcome::Unknown,
+            // Only leases of an earlier run come here, so the search is rare.
+            Knowledge::Unseen if settled.contains(&ack.seq) => AckOutcome::AlreadyAcked,
             Knowledge::Held | Knowledge::Unseen if state.config.ordering => AckOutcome::Stale,
             Knowledge::Held | Knowledge::Unseen => AckOutcome::Acked,
         }

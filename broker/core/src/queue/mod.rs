@@ -93,7 +93,7 @@ pub(crate) enum Knowledge {
     Leased,
     /// Held, but not on that lease.
     Held,
-    /// Held before in this run, and settled since.
+    /// Held before in this run, and settled since, if only a moment ago by the call that asks.
     Gone,
     /// Not yet looked at in this run.
     Unseen,

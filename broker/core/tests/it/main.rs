@@ -1,0 +1,4 @@
+//! The state machine, driven through its public face.
+
+mod harness;
+mod properties;

@@ -1,0 +1,334 @@
+//! Random commands, with crashes among them. What must hold at each step is asserted by the harness.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use broker_core::*;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+use crate::harness::{Received, World, subscription_name, topic_name};
+
+/// Runs of up to 160 commands each.
+const CASES: u32 = 400;
+
+const TOPICS: [&str; 3] = ["orders", "payments", "dead-letters"];
+const SUBSCRIPTIONS: [&str; 5] = ["plain", "ordered", "retried", "ordered-retried", "operator"];
+
+#[derive(Clone, Debug)]
+enum Op {
+    Publish { topic: usize, messages: Vec<(u32, u64)> },
+    Attach { subscription: usize, messages_max: u32, bytes_max: u64, pull: bool },
+    Detach { consumer: usize, connection_lost: bool },
+    ConsumerDeadline { consumer: usize, ms: u32 },
+    Ack { picks: Vec<usize> },
+    Nack { picks: Vec<usize> },
+    NackAll { subscription: usize },
+    WearOut { subscription: usize },
+    Extend { picks: Vec<usize>, ms: u32 },
+    Nonsense { subscription: usize, seq: u64, epoch: u32, number: u64 },
+    Advance { ms: u64 },
+    AdvanceToNext,
+    Sync,
+    Answer,
+    Settle,
+    CreateTopic { topic: usize },
+    DeleteTopic { topic: usize },
+    CreateSubscription { subscription: usize },
+    DeleteSubscription { subscription: usize },
+    Checkpoint,
+    Crash,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let picks = || prop::collection::vec(0..1_000_usize, 1..6);
+    let messages = prop::collection::vec((1..60_u32, 0..5_u64), 1..12);
+    let topic = 0..TOPICS.len();
+    let subscription = 0..SUBSCRIPTIONS.len();
+    let attach = (subscription.clone(), 0..6_u32, prop_oneof![Just(0), 40..200_u64], prop::bool::weighted(0.3));
+    prop_oneof![
+        12 => (topic.clone(), messages).prop_map(|(topic, messages)| Op::Publish { topic, messages }),
+        8 => attach.prop_map(|(subscription, messages_max, bytes_max, pull)| {
+            Op::Attach { subscription, messages_max, bytes_max, pull }
+        }),
+        4 => (0..9_usize, any::<bool>())
+            .prop_map(|(consumer, connection_lost)| Op::Detach { consumer, connection_lost }),
+        1 => (0..9_usize, 10_000..40_000_u32).prop_map(|(consumer, ms)| Op::ConsumerDeadline { consumer, ms }),
+        14 => picks().prop_map(|picks| Op::Ack { picks }),
+        12 => picks().prop_map(|picks| Op::Nack { picks }),
+        9 => subscription.clone().prop_map(|subscription| Op::NackAll { subscription }),
+        3 => subscription.clone().prop_map(|subscription| Op::WearOut { subscription }),
+        3 => (picks(), 1..30_000_u32).prop_map(|(picks, ms)| Op::Extend { picks, ms }),
+        1 => (subscription.clone(), 0..40_u64, 0..4_u32, 0..60_u64)
+            .prop_map(|(subscription, seq, epoch, number)| Op::Nonsense { subscription, seq, epoch, number }),
+        5 => (0..30_000_u64).prop_map(|ms| Op::Advance { ms }),
+        8 => Just(Op::AdvanceToNext),
+        14 => Just(Op::Sync),
+        14 => Just(Op::Answer),
+        14 => Just(Op::Settle),
+        1 => topic.clone().prop_map(|topic| Op::CreateTopic { topic }),
+        1 => topic.prop_map(|topic| Op::DeleteTopic { topic }),
+        2 => subscription.clone().prop_map(|subscription| Op::CreateSubscription { subscription }),
+        1 => subscription.prop_map(|subscription| Op::DeleteSubscription { subscription }),
+        2 => Just(Op::Checkpoint),
+        3 => Just(Op::Crash),
+    ]
+}
+
+fn small_limits() -> Limits {
+    Limits {
+        outstanding_messages_max: 12,
+        delayed_messages_max: 5,
+        parked_messages_max: 4,
+        window_messages_max: 8,
+        window_idle_messages_max: 3,
+        consumer_messages_max: 10,
+        timeouts_max: 3,
+        ..Limits::default()
+    }
+}
+
+fn create_subscription(world: &mut World, index: usize) {
+    let (topic, ordering, retry) =
+        [(0, false, false), (0, true, false), (1, false, true), (0, true, true), (2, true, false)][index];
+    if world.model.topic_id(&topic_name(TOPICS[topic])).is_none()
+        || world.model.subscription_id(&subscription_name(SUBSCRIPTIONS[index])).is_some()
+    {
+        return;
+    }
+    world.subscription(SUBSCRIPTIONS[index], TOPICS[topic], |config| {
+        config.ordering = ordering;
+        if retry {
+            config.retry = Some(RetryPolicy::new(1_000, 8_000).unwrap());
+            config.dead_letter = Some(DeadLetterPolicy::new(topic_name("dead-letters"), ATTEMPTS_MIN).unwrap());
+        }
+    });
+}
+
+fn create_topic(world: &mut World, index: usize) {
+    if world.model.topic_id(&topic_name(TOPICS[index])).is_none() {
+        world.topic(TOPICS[index]);
+    }
+}
+
+fn nack_all(world: &mut World, name: &str) {
+    let Some(id) = world.model.subscription_id(&subscription_name(name)) else { return };
+    let received = leased(world, |received| received.subscription == id);
+    world.nack(name, &received);
+}
+
+/// The deliveries whose leases stand.
+fn leased(world: &World, filter: impl Fn(&Received) -> bool) -> Vec<Received> {
+    let stands = |received: &&Received| {
+        let lease = world.run.leases.get(&(received.subscription, Seq(received.seq)));
+        lease.is_some_and(|lease| lease.id == received.lease)
+    };
+    world.history.iter().filter(stands).filter(|received| filter(received)).copied().collect()
+}
+
+/// Picks among the deliveries whose leases stand, or among all ever; all of the same subscription as the first.
+fn pick(world: &World, picks: &[usize]) -> Option<(String, Vec<Received>)> {
+    let first = *picks.first()?;
+    let from = if first.is_multiple_of(3) { world.history.clone() } else { leased(world, |_| true) };
+    let first = *from.get(first % from.len().max(1))?;
+    let name = world.model.subscriptions.get(&first.subscription)?.config.name.id().to_owned();
+    let same: Vec<Received> = from.into_iter().filter(|other| other.subscription == first.subscription).collect();
+    Some((name, picks.iter().map(|pick| same[pick % same.len()]).collect()))
+}
+
+fn consumer(world: &World, index: usize) -> Option<ConsumerId> {
+    world.run.consumers.keys().copied().nth(index)
+}
+
+fn step(world: &mut World, op: &Op) {
+    match op {
+        Op::Publish { topic, messages } => {
+            let key = |key: u64| (key > 0).then_some(KeyHash(key));
+            let metas: Vec<Meta> = messages.iter().map(|(bytes, k)| Meta { bytes: *bytes, key: key(*k) }).collect();
+            let exists = world.model.topic_id(&topic_name(TOPICS[*topic])).is_some();
+            assert_eq!(world.publish(TOPICS[*topic], &metas).is_ok(), exists);
+        }
+        Op::Attach { subscription, messages_max, bytes_max, pull } => {
+            let kind = if *pull { ConsumerKind::Pull } else { ConsumerKind::Stream };
+            let ack_deadline = AckDeadline::default();
+            let attach = Attach { messages_max: *messages_max, bytes_max: *bytes_max, ack_deadline, kind };
+            let exists = world.model.subscription_id(&subscription_name(SUBSCRIPTIONS[*subscription])).is_some();
+            assert_eq!(world.try_attach(SUBSCRIPTIONS[*subscription], attach).is_ok(), exists);
+        }
+        Op::Detach { consumer: index, connection_lost } => {
+            if let Some(id) = consumer(world, *index) {
+                world.detach(id, if *connection_lost { Detach::ConnectionLost } else { Detach::Graceful });
+            }
+        }
+        Op::ConsumerDeadline { consumer: index, ms } => {
+            if let Some(id) = consumer(world, *index) {
+                world.consumer_deadline(id, AckDeadline::from_ms(*ms).unwrap());
+            }
+        }
+        Op::Ack { picks } => {
+            if let Some((name, received)) = pick(world, picks) {
+                world.ack(&name, &received);
+            }
+        }
+        Op::Nack { picks } => {
+            if let Some((name, received)) = pick(world, picks) {
+                world.nack(&name, &received);
+            }
+        }
+        Op::NackAll { subscription } => nack_all(world, SUBSCRIPTIONS[*subscription]),
+        Op::WearOut { subscription } => {
+            for _ in 0..ATTEMPTS_MIN {
+                nack_all(world, SUBSCRIPTIONS[*subscription]);
+                world.sync();
+                world.answer_all();
+                world.advance_ms(8_000);
+            }
+        }
+        Op::Extend { picks, ms } => {
+            if let Some((name, received)) = pick(world, picks) {
+                world.modify(&name, &received, *ms).unwrap();
+            }
+        }
+        Op::Nonsense { subscription, seq, epoch, number } => nonsense(world, *subscription, *seq, *epoch, *number),
+        Op::Advance { ms } => world.advance_ms(*ms),
+        Op::AdvanceToNext => {
+            world.advance_to_next();
+        }
+        Op::Sync => world.sync(),
+        Op::Answer => {
+            world.answer();
+        }
+        Op::Settle => {
+            world.sync();
+            world.answer_all();
+        }
+        Op::CreateTopic { topic } => create_topic(world, *topic),
+        Op::DeleteTopic { topic } => {
+            let _ = world.delete_topic(TOPICS[*topic]);
+        }
+        Op::CreateSubscription { subscription } => create_subscription(world, *subscription),
+        Op::DeleteSubscription { subscription } => {
+            let _ = world.delete_subscription(SUBSCRIPTIONS[*subscription]);
+        }
+        Op::Checkpoint => world.checkpoint(),
+        Op::Crash => world.crash(),
+    }
+}
+
+/// Acks what was never delivered, with a lease that cannot have been given.
+fn nonsense(world: &mut World, subscription: usize, seq: u64, epoch: u32, number: u64) {
+    let name = SUBSCRIPTIONS[subscription];
+    let Some(id) = world.model.subscription_id(&subscription_name(name)) else { return };
+    let lease = match epoch {
+        0 => LeaseId { epoch: 0, number },
+        1 => LeaseId { epoch: world.model.epoch + 1, number },
+        2 => LeaseId { epoch: world.model.epoch, number: world.run.lease_last + 1 + number },
+        _ => LeaseId { epoch: world.model.epoch, number: 0 },
+    };
+    let subscription = if number % 2 == 0 { id } else { SubscriptionId(id.0 + 100) };
+    world.ack_refs(name, &[AckRef { subscription, seq: Seq(seq), lease }]).unwrap();
+}
+
+/// Consumers that do all they should must get everything that is not settled.
+fn drain(world: &mut World) {
+    world.sync();
+    let consumers: Vec<ConsumerId> = world.run.consumers.keys().copied().collect();
+    for consumer in consumers {
+        world.detach(consumer, Detach::Graceful);
+    }
+    for index in 0..TOPICS.len() {
+        create_topic(world, index);
+    }
+    for name in SUBSCRIPTIONS {
+        if world.model.subscription_id(&subscription_name(name)).is_some() {
+            world.attach(name, crate::harness::stream(0));
+        }
+    }
+    for _ in 0..2_000 {
+        world.sync();
+        world.answer_all();
+        let consumers: Vec<(ConsumerId, SubscriptionId)> =
+            world.run.consumers.iter().map(|(id, attached)| (*id, attached.subscription)).collect();
+        let mut idle = true;
+        for (consumer, subscription) in consumers {
+            let received = world.received(consumer);
+            let name = world.model.subscriptions[&subscription].config.name.id().to_owned();
+            if !received.is_empty() {
+                world.ack(&name, &received);
+                idle = false;
+            }
+        }
+        world.sync();
+        if idle && world.todo.is_empty() && !world.advance_to_next() {
+            break;
+        }
+    }
+    for id in world.model.subscriptions.keys() {
+        assert_eq!(world.model.backlog(*id), 0, "subscription {id} never got some of its messages");
+    }
+}
+
+fn run(ops: &[Op]) -> World {
+    let mut world = World::with_limits(small_limits());
+    for index in 0..TOPICS.len() {
+        create_topic(&mut world, index);
+    }
+    for index in 0..SUBSCRIPTIONS.len() {
+        create_subscription(&mut world, index);
+    }
+    world.prompt = false;
+    for (count, op) in ops.iter().enumerate() {
+        step(&mut world, op);
+        if count % 8 == 0 || matches!(op, Op::Crash | Op::Checkpoint) {
+            world.check_replay();
+        }
+    }
+    world.check_replay();
+    drain(&mut world);
+    world.check_replay();
+    world.crash();
+    drain(&mut world);
+    world
+}
+
+/// What the random commands must come to, or they prove little.
+const REACHED: [&str; 18] = [
+    "acked",
+    "acked by a lease of an earlier run",
+    "already acked",
+    "consumer closed",
+    "delayed full",
+    "expired",
+    "forward retried",
+    "forwarded",
+    "load",
+    "nacked",
+    "outstanding full",
+    "parked full",
+    "records lost in a crash",
+    "returned",
+    "revoked",
+    "stale",
+    "unknown",
+    "window full",
+];
+
+#[test]
+fn nothing_durable_is_lost_and_nothing_acked_comes_back() {
+    let config = ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() };
+    let seen = RefCell::new(BTreeMap::<&str, u64>::new());
+    let outcome = TestRunner::new(config).run(&prop::collection::vec(op(), 1..160), |ops| {
+        for (what, count) in run(&ops).seen {
+            *seen.borrow_mut().entry(what).or_default() += count;
+        }
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+    let seen = seen.into_inner();
+    eprintln!("{seen:?}");
+    for what in REACHED {
+        assert!(seen.contains_key(what), "no run came to `{what}`: {seen:?}");
+    }
+}
