@@ -3,6 +3,13 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use broker_log::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+
+/// Journal bytes after which a checkpoint is written, unless the configuration says otherwise.
+pub const CHECKPOINT_BYTES_DEFAULT: u64 = 64 << 20;
+/// The least journal bytes between checkpoints.
+pub const CHECKPOINT_BYTES_MIN: u64 = 4 << 10;
+
 /// What a broker is told at its start: by flags, or by the environment variables that the help names.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
@@ -17,4 +24,28 @@ pub struct Config {
     /// JSON file with the topics and subscriptions to create at the start.
     #[arg(long, env = "BROKER_TOPOLOGY")]
     pub topology: Option<PathBuf>,
+
+    /// Journal bytes after which a checkpoint is written; it bounds how long a recovery takes.
+    #[arg(long, env = "BROKER_CHECKPOINT_BYTES", default_value_t = CHECKPOINT_BYTES_DEFAULT, hide = true)]
+    #[arg(value_parser = clap::value_parser!(u64).range(CHECKPOINT_BYTES_MIN..))]
+    pub checkpoint_bytes: u64,
+
+    /// Bytes at which a segment of the journal is closed; space is given back by whole segments.
+    #[arg(long, env = "BROKER_SEGMENT_BYTES", default_value_t = SEGMENT_BYTES_DEFAULT, hide = true)]
+    #[arg(value_parser = clap::value_parser!(u64).range(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX))]
+    pub segment_bytes: u64,
+}
+
+impl Config {
+    /// A broker on a directory and an address, with everything else at its default.
+    #[must_use]
+    pub fn new(data_dir: PathBuf, listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            data_dir,
+            topology: None,
+            checkpoint_bytes: CHECKPOINT_BYTES_DEFAULT,
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+        }
+    }
 }

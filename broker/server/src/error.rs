@@ -3,18 +3,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::engine::embedded::Failure;
+
 /// Why a broker does not start, or ends.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The data directory can't be made.
-    #[error("data directory `{}` (--data-dir, BROKER_DATA_DIR) can't be used: {source}", path.display())]
-    DataDir {
-        /// The directory.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    /// The engine can't start, or has failed for good.
+    #[error("{0}")]
+    Engine(Box<dyn std::error::Error + Send + Sync>),
     /// The port can't be bound.
     #[error("address `{address}` (--listen, BROKER_LISTEN) can't be bound: {source}")]
     Listen {
@@ -45,4 +42,10 @@ pub enum Error {
     /// The process can't hear the signals that stop it.
     #[error("stop signals can't be heard: {0}")]
     Signal(std::io::Error),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Engine(Box::new(failure))
+    }
 }

@@ -5,10 +5,14 @@
 
 mod cli;
 mod config;
+mod connection;
+mod edge;
+mod engine;
 mod error;
 mod server;
+mod topology;
 
 pub use cli::{Command, LogFormat};
-pub use config::Config;
+pub use config::{CHECKPOINT_BYTES_DEFAULT, CHECKPOINT_BYTES_MIN, Config};
 pub use error::Error;
 pub use server::Broker;

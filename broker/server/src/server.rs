@@ -1,26 +1,64 @@
 //! The broker as a whole: recovery, the gRPC server, the graceful stop.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use orderflow_proto::DESCRIPTORS;
+use orderflow_proto::google::pubsub::v1::publisher_server::PublisherServer;
+use orderflow_proto::google::pubsub::v1::subscriber_server::SubscriberServer;
+use orderflow_proto::orderflow::broker::v1::broker_service_server::BrokerServiceServer;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic_health::server::HealthReporter;
 
+use crate::connection::incoming;
+use crate::edge::{Inspector, Publisher, REQUEST_BYTES_MAX, Subscriber};
+use crate::engine::embedded::{self, Embedded, Failure, Running};
+use crate::topology::Topology;
 use crate::{Config, Error};
+
+/// How long a stop waits for open requests before it cuts them off.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// A silent connection is asked this often whether its peer is still there.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// A peer that does not answer that for so long is gone.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+type PublisherService = PublisherServer<Publisher<Embedded>>;
+type SubscriberService = SubscriberServer<Subscriber<Embedded>>;
+type InspectorService = BrokerServiceServer<Inspector<Embedded>>;
 
 /// A broker that has recovered its data and bound its port, ready to [run](Self::run).
 #[derive(Debug)]
 pub struct Broker {
     listener: TcpListener,
     address: SocketAddr,
+    engine: Running,
 }
 
 impl Broker {
     /// Reads the topology file, recovers the data directory, applies the topology and binds the port, in this order.
     pub async fn open(config: Config) -> Result<Self, Error> {
+        let topology = config.topology.as_deref().map(Topology::read).transpose()?;
+        let options = embedded::Options {
+            dir: config.data_dir,
+            checkpoint_bytes: config.checkpoint_bytes,
+            segment_bytes: config.segment_bytes,
+        };
+        let engine = embedded::open(options).await?;
+        if let Some((path, topology)) = config.topology.zip(topology) {
+            let applied = topology.apply(&engine.engine).await.map_err(|why| Error::Topology { path, why })?;
+            tracing::info!(created = applied.created, found = applied.found, "Applied the topology.");
+        }
         let listen_error = |source| Error::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, address, engine })
     }
 
     /// Where the broker listens: the port that was taken when the configuration said 0.
@@ -31,8 +69,81 @@ impl Broker {
 
     /// Serves until the token is cancelled, then ends what is open within a grace period and writes a checkpoint.
     pub async fn run(self, token: CancellationToken) -> Result<(), Error> {
-        token.cancelled().await;
-        drop(self.listener);
+        let Self { listener, address, engine: Running { engine, stop: stop_engine, task: mut engine_task } } = self;
+        let (reporter, health) = tonic_health::server::health_reporter();
+        set_serving(&reporter, true).await;
+        let stop = CancellationToken::new();
+        let routes = routes(&engine, &stop).add_service(health);
+        let server = Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(incoming(listener), stop.clone().cancelled_owned());
+        let mut server: JoinHandle<_> = tokio::spawn(server);
+        drop(engine);
+        tracing::info!(%address, "The broker serves.");
+
+        tokio::select! {
+            () = token.cancelled() => {}
+            outcome = &mut engine_task => return Err(ended(outcome)),
+            outcome = &mut server => return outcome.map_err(|_| Failure::Ended("the gRPC server"))?.map_err(Error::from),
+        }
+        tracing::info!("The broker stops.");
+        set_serving(&reporter, false).await;
+        stop.cancel();
+        if tokio::time::timeout(STOP_GRACE, &mut server).await.is_err() {
+            tracing::warn!(grace_ms = STOP_GRACE.as_millis(), "Cut off requests that did not end in time.");
+            server.abort();
+        }
+        stop_engine.cancel();
+        let outcome = engine_task.await;
+        outcome.map_err(|_| Failure::Ended("the engine task"))??;
+        tracing::info!("The broker has stopped.");
         Ok(())
+    }
+}
+
+fn routes(engine: &Embedded, stop: &CancellationToken) -> Routes {
+    let publisher = PublisherServer::new(Publisher::new(engine.clone()))
+        .max_decoding_message_size(REQUEST_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Gzip);
+    let subscriber = SubscriberServer::new(Subscriber::new(engine.clone(), stop.clone()))
+        .max_decoding_message_size(REQUEST_BYTES_MAX)
+        .accept_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Gzip);
+    let inspector = BrokerServiceServer::new(Inspector::new(engine.clone()));
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .with_service_name(PublisherService::NAME)
+            .with_service_name(SubscriberService::NAME)
+            .with_service_name(InspectorService::NAME)
+    };
+    let mut routes = Routes::default().add_service(publisher).add_service(subscriber).add_service(inspector);
+    match reflection().build_v1() {
+        Ok(service) => routes = routes.add_service(service),
+        Err(error) => tracing::error!(%error, "Server reflection is not available."),
+    }
+    match reflection().build_v1alpha() {
+        Ok(service) => routes.add_service(service),
+        Err(_) => routes,
+    }
+}
+
+async fn set_serving(reporter: &HealthReporter, is_serving: bool) {
+    let status =
+        if is_serving { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
+    for service in ["", PublisherService::NAME, SubscriberService::NAME, InspectorService::NAME] {
+        reporter.set_service_status(service, status).await;
+    }
+}
+
+/// The engine task ends by itself only when something is wrong.
+fn ended(outcome: Result<Result<(), Failure>, tokio::task::JoinError>) -> Error {
+    match outcome {
+        Ok(Err(failure)) => failure.into(),
+        Ok(Ok(())) | Err(_) => Failure::Ended("the engine task").into(),
     }
 }

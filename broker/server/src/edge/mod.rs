@@ -1,0 +1,18 @@
+//! The edge: gRPC in front of an [`Engine`](crate::engine::Engine). What comes in is parsed whole before the engine
+//! hears of it.
+
+mod inspect;
+mod parse;
+mod publisher;
+mod received;
+mod settings;
+mod status;
+mod streaming_pull;
+mod subscriber;
+
+pub(crate) use inspect::Inspector;
+pub(crate) use parse::REQUEST_BYTES_MAX;
+pub(crate) use publisher::Publisher;
+pub(crate) use settings::{subscription_config, topic_config};
+pub(crate) use status::Invalid;
+pub(crate) use subscriber::Subscriber;

@@ -1,0 +1,246 @@
+//! `StreamingPull`: one task for each stream, from its first request to its last response.
+
+use std::time::Duration;
+
+use broker_core::{AckDeadline, SubscriptionName};
+use orderflow_proto::google::pubsub::v1 as pb;
+use orderflow_proto::google::pubsub::v1::streaming_pull_response::SubscriptionProperties;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::parse::{ack_deadline, ack_ids_max, lease_ms, name};
+use super::received;
+use super::status::{Invalid, stopping};
+use crate::connection::ConnectionInfo;
+use crate::engine::{AckId, DeadlineChange, Ending, Engine, Flow, LeaseControl, Leases};
+
+/// An idle stream sends an empty response this often to a client that knows how to take it as a sign of life.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// The protocol version from which clients understand heartbeats.
+const HEARTBEAT_PROTOCOL_VERSION: i64 = 1;
+/// Responses that wait for the client to read them. More would only sit here while their leases run.
+const RESPONSES_MAX: usize = 1;
+/// How long after a stream's end its connection may take to end as well, for the two to count as one event.
+const LOST_GRACE: Duration = Duration::from_millis(50);
+
+type Response = Result<pb::StreamingPullResponse, Status>;
+
+/// One stream.
+#[derive(Debug)]
+pub(super) struct Session<E> {
+    engine: E,
+    connection: ConnectionInfo,
+    stop: CancellationToken,
+}
+
+/// What the first request says.
+#[derive(Debug)]
+struct Opening {
+    subscription: SubscriptionName,
+    client_id: String,
+    flow: Flow,
+    heartbeat: Option<Duration>,
+}
+
+/// Why a stream ends.
+#[derive(Debug)]
+enum End {
+    /// The client has no more requests and wants no more messages.
+    HalfClosed,
+    /// The client cancelled the stream, or its connection ended.
+    Gone,
+    /// The client is told so.
+    Failed(Status),
+}
+
+impl<E: Engine> Session<E> {
+    /// Starts the stream's task; the responses are what it sends.
+    pub(super) fn spawn(
+        engine: E,
+        requests: Streaming<pb::StreamingPullRequest>,
+        connection: ConnectionInfo,
+        stop: CancellationToken,
+    ) -> ReceiverStream<Response> {
+        let (responses, stream) = mpsc::channel(RESPONSES_MAX);
+        tokio::spawn(async move {
+            let session = Self { engine, connection, stop };
+            if let Err(status) = session.serve(requests, &responses).await {
+                // Nobody listens any more if the client has gone, and then nobody has to be told.
+                responses.send(Err(status)).await.ok();
+            }
+        });
+        ReceiverStream::new(stream)
+    }
+
+    async fn serve(
+        &self,
+        mut requests: Streaming<pb::StreamingPullRequest>,
+        responses: &mpsc::Sender<Response>,
+    ) -> Result<(), Status> {
+        let first = tokio::select! {
+            first = requests.message() => first?,
+            () = self.stop.cancelled() => return Err(stopping()),
+            () = responses.closed() => return Ok(()),
+        };
+        let first = first.ok_or_else(|| Invalid::new("subscription", "the stream ended before its first request"))?;
+        let opening = Opening::parse(&first)?;
+        let changes = Changes::parse(first)?;
+
+        let mut leases = self.engine.subscribe(opening.subscription.clone(), opening.flow).await?;
+        let control = leases.control();
+        let end = tokio::select! {
+            end = self.uplink(&opening, changes, requests, control) => end,
+            end = downlink(&mut leases, responses, opening.heartbeat) => end,
+            () = self.connection.lost.cancelled() => End::Gone,
+            () = responses.closed() => End::Gone,
+            () = self.stop.cancelled() => End::Failed(stopping()),
+        };
+        leases.end(self.ending(&end).await);
+        match end {
+            End::HalfClosed | End::Gone => Ok(()),
+            End::Failed(status) => Err(status),
+        }
+    }
+
+    /// Carries out what the client asks for, request by request, until it closes its side.
+    async fn uplink(
+        &self,
+        opening: &Opening,
+        first: Changes,
+        mut requests: Streaming<pb::StreamingPullRequest>,
+        control: impl LeaseControl,
+    ) -> End {
+        let mut changes = first;
+        loop {
+            if let Err(status) = self.apply(opening, changes, &control).await {
+                return End::Failed(status);
+            }
+            changes = match requests.message().await {
+                Ok(Some(request)) => match opening.check_later(&request).and_then(|()| Changes::parse(request)) {
+                    Ok(changes) => changes,
+                    Err(invalid) => return End::Failed(invalid.into()),
+                },
+                Ok(None) => return End::HalfClosed,
+                // A request that does not decode ends the stream as well, and leaves the connection alive.
+                Err(_) => return End::Gone,
+            };
+        }
+    }
+
+    async fn apply(&self, opening: &Opening, changes: Changes, control: &impl LeaseControl) -> Result<(), Status> {
+        if let Some(deadline) = changes.stream_deadline {
+            control.set_ack_deadline(deadline).await?;
+        }
+        if !changes.deadlines.is_empty() {
+            self.engine.modify_ack_deadline(opening.subscription.clone(), changes.deadlines).await?;
+        }
+        if !changes.acks.is_empty() {
+            self.engine.acknowledge(opening.subscription.clone(), changes.acks).await?;
+        }
+        Ok(())
+    }
+
+    /// What becomes of the leases: a consumer whose connection ended does not come back for them.
+    async fn ending(&self, end: &End) -> Ending {
+        if let End::Gone = end {
+            // Stream and connection end one shortly after the other, in either order.
+            tokio::time::timeout(LOST_GRACE, self.connection.lost.cancelled()).await.ok();
+        }
+        if self.connection.lost.is_cancelled() { Ending::ConnectionLost } else { Ending::Graceful }
+    }
+}
+
+/// Sends leases as the client reads them, and heartbeats when there are none.
+async fn downlink(leases: &mut impl Leases, responses: &mpsc::Sender<Response>, heartbeat: Option<Duration>) -> End {
+    let properties =
+        SubscriptionProperties { exactly_once_delivery_enabled: false, message_ordering_enabled: leases.is_ordered() };
+    loop {
+        let Ok(permit) = responses.reserve().await else { return End::Gone };
+        let next = match heartbeat {
+            Some(idle) => tokio::time::timeout(idle, leases.next()).await.unwrap_or_else(|_| Ok(Vec::new())),
+            None => leases.next().await,
+        };
+        match next {
+            Ok(leases) => permit.send(Ok(pb::StreamingPullResponse {
+                received_messages: leases.into_iter().map(received::message).collect(),
+                subscription_properties: Some(properties),
+                ..Default::default()
+            })),
+            Err(error) => return End::Failed(error.into()),
+        }
+    }
+}
+
+impl Opening {
+    fn parse(first: &pb::StreamingPullRequest) -> Result<Self, Invalid> {
+        let heartbeat = first.protocol_version >= HEARTBEAT_PROTOCOL_VERSION;
+        Ok(Self {
+            subscription: name("subscription", &first.subscription)?,
+            client_id: first.client_id.clone(),
+            flow: Flow {
+                // Zero and less leave it to the broker; more than fits is more than the broker allows anyway.
+                messages_max: u32::try_from(first.max_outstanding_messages.max(0)).unwrap_or(u32::MAX),
+                bytes_max: u64::try_from(first.max_outstanding_bytes).unwrap_or(0),
+                ack_deadline: ack_deadline("stream_ack_deadline_seconds", first.stream_ack_deadline_seconds)?,
+            },
+            heartbeat: heartbeat.then_some(HEARTBEAT),
+        })
+    }
+
+    /// Refuses in a later request what only the first one may say. A client may repeat its id.
+    fn check_later(&self, request: &pb::StreamingPullRequest) -> Result<(), Invalid> {
+        let initial_only = [
+            ("subscription", !request.subscription.is_empty()),
+            ("client_id", !request.client_id.is_empty() && request.client_id != self.client_id),
+            ("max_outstanding_messages", request.max_outstanding_messages != 0),
+            ("max_outstanding_bytes", request.max_outstanding_bytes != 0),
+            ("protocol_version", request.protocol_version != 0),
+        ];
+        match initial_only.into_iter().find(|(_, is_set)| *is_set) {
+            Some((field, _)) => Err(Invalid::new(field, "can only be set in the first request of a stream")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What every request may ask for. One that asks for nothing is a sign of life.
+#[derive(Debug, Default)]
+struct Changes {
+    acks: Vec<AckId>,
+    deadlines: Vec<DeadlineChange>,
+    stream_deadline: Option<AckDeadline>,
+}
+
+impl Changes {
+    fn parse(request: pb::StreamingPullRequest) -> Result<Self, Invalid> {
+        let pb::StreamingPullRequest {
+            ack_ids,
+            modify_deadline_seconds,
+            modify_deadline_ack_ids,
+            stream_ack_deadline_seconds,
+            ..
+        } = request;
+        ack_ids_max("ack_ids", &ack_ids)?;
+        ack_ids_max("modify_deadline_ack_ids", &modify_deadline_ack_ids)?;
+        if modify_deadline_seconds.len() != modify_deadline_ack_ids.len() {
+            let (seconds, ids) = (modify_deadline_seconds.len(), modify_deadline_ack_ids.len());
+            return Err(Invalid::new("modify_deadline_seconds", format!("{seconds} deadlines for {ids} ids")));
+        }
+        let change = |(id, seconds)| {
+            let deadline_ms = lease_ms("modify_deadline_seconds", seconds)?;
+            Ok(DeadlineChange { ack_id: AckId(id), deadline_ms })
+        };
+        let deadlines = modify_deadline_ack_ids.into_iter().zip(modify_deadline_seconds);
+        let stream_deadline = match stream_ack_deadline_seconds {
+            0 => None,
+            seconds => Some(ack_deadline("stream_ack_deadline_seconds", seconds)?),
+        };
+        Ok(Self {
+            acks: ack_ids.into_iter().map(AckId).collect(),
+            deadlines: deadlines.map(change).collect::<Result<_, Invalid>>()?,
+            stream_deadline,
+        })
+    }
+}

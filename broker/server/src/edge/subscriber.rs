@@ -1,0 +1,175 @@
+//! The `google.pubsub.v1.Subscriber` service, unary part.
+
+use std::time::Duration;
+
+use broker_core::{ProjectName, SubscriptionName};
+use orderflow_proto::google::pubsub::v1 as pb;
+use orderflow_proto::google::pubsub::v1::subscriber_server;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::parse::{ack_ids, lease_ms, name, next_page_token, page};
+use super::status::{Invalid, stopping, unbuilt};
+use super::streaming_pull::Session;
+use super::{received, settings};
+use crate::connection::ConnectionInfo;
+use crate::engine::{AckId, DeadlineChange, Engine, Subscription};
+
+/// How long a pull waits for its first message before it answers with none. Clients give up after 60 s or more.
+const PULL_PATIENCE: Duration = Duration::from_secs(20);
+/// How long a pull waits that was told to return at once: as long as messages may take to come from the disk.
+const PULL_PATIENCE_IMMEDIATE: Duration = Duration::from_millis(250);
+/// The most messages that one pull returns, as the public API caps it.
+const PULL_MESSAGES_MAX: u32 = 1_000;
+
+/// Manages subscriptions and gives messages out.
+#[derive(Debug)]
+pub(crate) struct Subscriber<E> {
+    engine: E,
+    stop: CancellationToken,
+}
+
+impl<E> Subscriber<E> {
+    /// A service whose streams and waiting pulls end when `stop` is cancelled.
+    pub(crate) fn new(engine: E, stop: CancellationToken) -> Self {
+        Self { engine, stop }
+    }
+}
+
+#[tonic::async_trait]
+impl<E: Engine> subscriber_server::Subscriber for Subscriber<E> {
+    type StreamingPullStream = ReceiverStream<Result<pb::StreamingPullResponse, Status>>;
+
+    async fn create_subscription(
+        &self,
+        request: Request<pb::Subscription>,
+    ) -> Result<Response<pb::Subscription>, Status> {
+        let config = settings::subscription_config(request.into_inner())?;
+        let answer = settings::subscription(&Subscription { config: config.clone(), topic_deleted: false });
+        self.engine.create_subscription(config).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn get_subscription(
+        &self,
+        request: Request<pb::GetSubscriptionRequest>,
+    ) -> Result<Response<pb::Subscription>, Status> {
+        let subscription = name("subscription", &request.into_inner().subscription)?;
+        Ok(Response::new(settings::subscription(&self.engine.subscription(subscription).await?)))
+    }
+
+    async fn list_subscriptions(
+        &self,
+        request: Request<pb::ListSubscriptionsRequest>,
+    ) -> Result<Response<pb::ListSubscriptionsResponse>, Status> {
+        let request = request.into_inner();
+        let project: ProjectName = name("project", &request.project)?;
+        let page = page(request.page_size, &request.page_token)?;
+        let limit = page.limit;
+        let found = self.engine.subscriptions(project, page).await?;
+        let last = found.last().map(|subscription| subscription.config.name.as_str());
+        let next_page_token = next_page_token(limit, found.len(), last);
+        Ok(Response::new(pb::ListSubscriptionsResponse {
+            subscriptions: found.iter().map(settings::subscription).collect(),
+            next_page_token,
+        }))
+    }
+
+    async fn delete_subscription(
+        &self,
+        request: Request<pb::DeleteSubscriptionRequest>,
+    ) -> Result<Response<()>, Status> {
+        let subscription = name("subscription", &request.into_inner().subscription)?;
+        self.engine.delete_subscription(subscription).await?;
+        Ok(Response::new(()))
+    }
+
+    async fn pull(&self, request: Request<pb::PullRequest>) -> Result<Response<pb::PullResponse>, Status> {
+        let request = request.into_inner();
+        let subscription: SubscriptionName = name("subscription", &request.subscription)?;
+        let messages_max = u32::try_from(request.max_messages).unwrap_or(0);
+        if messages_max == 0 {
+            return Err(Invalid::new("max_messages", "must be positive").into());
+        }
+        #[expect(deprecated, reason = "clients still set it")]
+        let patience = if request.return_immediately { PULL_PATIENCE_IMMEDIATE } else { PULL_PATIENCE };
+        let messages_max = messages_max.min(PULL_MESSAGES_MAX);
+        let leases = tokio::select! {
+            leases = self.engine.pull(subscription, messages_max, patience) => leases?,
+            () = self.stop.cancelled() => return Err(stopping()),
+        };
+        Ok(Response::new(pb::PullResponse { received_messages: leases.into_iter().map(received::message).collect() }))
+    }
+
+    async fn acknowledge(&self, request: Request<pb::AcknowledgeRequest>) -> Result<Response<()>, Status> {
+        let request = request.into_inner();
+        let subscription = name("subscription", &request.subscription)?;
+        ack_ids("ack_ids", &request.ack_ids)?;
+        let ids = request.ack_ids.into_iter().map(AckId).collect();
+        self.engine.acknowledge(subscription, ids).await?;
+        Ok(Response::new(()))
+    }
+
+    async fn modify_ack_deadline(
+        &self,
+        request: Request<pb::ModifyAckDeadlineRequest>,
+    ) -> Result<Response<()>, Status> {
+        let request = request.into_inner();
+        let subscription = name("subscription", &request.subscription)?;
+        ack_ids("ack_ids", &request.ack_ids)?;
+        let deadline_ms = lease_ms("ack_deadline_seconds", request.ack_deadline_seconds)?;
+        let change = |id| DeadlineChange { ack_id: AckId(id), deadline_ms };
+        let changes = request.ack_ids.into_iter().map(change).collect();
+        self.engine.modify_ack_deadline(subscription, changes).await?;
+        Ok(Response::new(()))
+    }
+
+    /// Answers with the response's headers before it reads the first request: clients wait for them to send it.
+    async fn streaming_pull(
+        &self,
+        request: Request<Streaming<pb::StreamingPullRequest>>,
+    ) -> Result<Response<Self::StreamingPullStream>, Status> {
+        let connection = request.extensions().get::<ConnectionInfo>().cloned().unwrap_or_default();
+        let responses = Session::spawn(self.engine.clone(), request.into_inner(), connection, self.stop.clone());
+        Ok(Response::new(responses))
+    }
+
+    async fn update_subscription(
+        &self,
+        _: Request<pb::UpdateSubscriptionRequest>,
+    ) -> Result<Response<pb::Subscription>, Status> {
+        Err(unbuilt("UpdateSubscription"))
+    }
+
+    async fn modify_push_config(&self, _: Request<pb::ModifyPushConfigRequest>) -> Result<Response<()>, Status> {
+        Err(unbuilt("ModifyPushConfig"))
+    }
+
+    async fn get_snapshot(&self, _: Request<pb::GetSnapshotRequest>) -> Result<Response<pb::Snapshot>, Status> {
+        Err(unbuilt("GetSnapshot"))
+    }
+
+    async fn list_snapshots(
+        &self,
+        _: Request<pb::ListSnapshotsRequest>,
+    ) -> Result<Response<pb::ListSnapshotsResponse>, Status> {
+        Err(unbuilt("ListSnapshots"))
+    }
+
+    async fn create_snapshot(&self, _: Request<pb::CreateSnapshotRequest>) -> Result<Response<pb::Snapshot>, Status> {
+        Err(unbuilt("CreateSnapshot"))
+    }
+
+    async fn update_snapshot(&self, _: Request<pb::UpdateSnapshotRequest>) -> Result<Response<pb::Snapshot>, Status> {
+        Err(unbuilt("UpdateSnapshot"))
+    }
+
+    async fn delete_snapshot(&self, _: Request<pb::DeleteSnapshotRequest>) -> Result<Response<()>, Status> {
+        Err(unbuilt("DeleteSnapshot"))
+    }
+
+    async fn seek(&self, _: Request<pb::SeekRequest>) -> Result<Response<pb::SeekResponse>, Status> {
+        Err(unbuilt("Seek"))
+    }
+}

@@ -1,0 +1,340 @@
+//! Journal entries: the core's records, with the messages that they publish.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use broker_core::{FailReason, KeyHash, Record, Seq, SeqRange, SubscriptionId, Time, TopicId};
+use broker_log::Key;
+use bytes::Bytes;
+use orderflow_proto::google::pubsub::v1::PubsubMessage;
+use prost::Message as _;
+
+use super::settings::{SubscriptionConfig, TopicConfig};
+use super::{CodecError, body, versioned};
+use crate::engine::Message;
+
+/// Messages as the journal holds them: consecutive numbers of one topic, published at one time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::engine::embedded) struct Stored {
+    pub(in crate::engine::embedded) first: u64,
+    pub(in crate::engine::embedded) time: Time,
+    /// Each an encoded [`PubsubMessage`] without id and publish time.
+    pub(in crate::engine::embedded) bodies: Vec<Bytes>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Entry {
+    #[prost(oneof = "Fact", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    fact: Option<Fact>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Fact {
+    #[prost(uint32, tag = "1")]
+    Started(u32),
+    #[prost(message, tag = "2")]
+    TopicCreated(TopicCreated),
+    #[prost(uint32, tag = "3")]
+    TopicDeleted(u32),
+    #[prost(message, tag = "4")]
+    SubscriptionCreated(SubscriptionCreated),
+    #[prost(uint32, tag = "5")]
+    SubscriptionDeleted(u32),
+    #[prost(message, tag = "6")]
+    Published(Published),
+    #[prost(message, tag = "7")]
+    Acked(Acked),
+    #[prost(message, tag = "8")]
+    Failed(Failed),
+    #[prost(message, tag = "9")]
+    Forwarded(Forwarded),
+    /// Messages that were written before and are written again, so that their old segment can go. Not a record.
+    #[prost(message, tag = "10")]
+    Carried(Published),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TopicCreated {
+    #[prost(uint32, tag = "1")]
+    id: u32,
+    #[prost(message, optional, tag = "2")]
+    config: Option<TopicConfig>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct SubscriptionCreated {
+    #[prost(uint32, tag = "1")]
+    id: u32,
+    #[prost(uint32, tag = "2")]
+    topic: u32,
+    #[prost(message, optional, tag = "3")]
+    config: Option<SubscriptionConfig>,
+    #[prost(uint64, tag = "4")]
+    start: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Published {
+    #[prost(uint32, tag = "1")]
+    topic: u32,
+    #[prost(message, optional, tag = "2")]
+    messages: Option<Messages>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Messages {
+    #[prost(uint64, tag = "1")]
+    first: u64,
+    #[prost(uint64, tag = "2")]
+    time_ms: u64,
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    bodies: Vec<Bytes>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Acked {
+    #[prost(uint32, tag = "1")]
+    subscription: u32,
+    /// Pairs: how many numbers after the end of the range before (or 0) a range starts, and how many more it holds.
+    #[prost(uint64, repeated, tag = "2")]
+    steps: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Failed {
+    #[prost(uint32, tag = "1")]
+    subscription: u32,
+    #[prost(uint64, tag = "2")]
+    seq: u64,
+    #[prost(uint32, tag = "3")]
+    attempts: u32,
+    #[prost(uint64, tag = "4")]
+    not_before_ms: u64,
+    #[prost(uint32, tag = "5")]
+    reason: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Forwarded {
+    #[prost(uint32, tag = "1")]
+    subscription: u32,
+    #[prost(uint64, tag = "2")]
+    seq: u64,
+    #[prost(uint32, tag = "3")]
+    to: u32,
+    /// One message, with the number that it got there.
+    #[prost(message, optional, tag = "4")]
+    messages: Option<Messages>,
+}
+
+/// The entries that a record becomes: one, or several for a publication whose messages are large. `bodies` are the
+/// messages that a publication or forwarding brings; other records bring none.
+pub(in crate::engine::embedded) fn encode_record(
+    record: &Record,
+    bodies: &[Bytes],
+    mut put: impl FnMut(Option<Key>, Vec<u8>),
+) {
+    let fact = match record {
+        Record::Started { epoch } => Fact::Started(*epoch),
+        Record::TopicCreated { id, config } => {
+            Fact::TopicCreated(TopicCreated { id: id.0, config: Some(config.into()) })
+        }
+        Record::TopicDeleted { id } => Fact::TopicDeleted(id.0),
+        Record::SubscriptionCreated { id, topic, config, start } => Fact::SubscriptionCreated(SubscriptionCreated {
+            id: id.0,
+            topic: topic.0,
+            config: Some(config.into()),
+            start: start.0,
+        }),
+        Record::SubscriptionDeleted { id } => Fact::SubscriptionDeleted(id.0),
+        Record::Published { topic, first, time, count: _ } => {
+            for_each_chunk(*first, bodies, |first, bodies| {
+                let messages = Messages { first, time_ms: time.0, bodies: bodies.to_vec() };
+                let fact = Fact::Published(Published { topic: topic.0, messages: Some(messages) });
+                put(Some(key(topic.0, first, bodies.len())), versioned(&Entry { fact: Some(fact) }));
+            });
+            return;
+        }
+        Record::Acked { subscription, ranges } => {
+            Fact::Acked(Acked { subscription: subscription.0, steps: steps_of(ranges) })
+        }
+        Record::Failed { subscription, seq, attempts, not_before, reason } => Fact::Failed(Failed {
+            subscription: subscription.0,
+            seq: seq.0,
+            attempts: *attempts,
+            not_before_ms: not_before.0,
+            reason: fail_reason_to(*reason),
+        }),
+        Record::Forwarded { subscription, seq, to, as_seq, time } => {
+            let messages = Messages { first: as_seq.0, time_ms: time.0, bodies: bodies.to_vec() };
+            let (subscription, seq, to) = (subscription.0, seq.0, to.0);
+            let fact = Fact::Forwarded(Forwarded { subscription, seq, to, messages: Some(messages) });
+            put(Some(key(to, as_seq.0, 1)), versioned(&Entry { fact: Some(fact) }));
+            return;
+        }
+    };
+    put(None, versioned(&Entry { fact: Some(fact) }));
+}
+
+/// The entry that writes messages again.
+pub(in crate::engine::embedded) fn encode_carried(topic: TopicId, stored: Stored) -> (Key, Vec<u8>) {
+    let key = key(topic.0, stored.first, stored.bodies.len());
+    let messages = Messages { first: stored.first, time_ms: stored.time.0, bodies: stored.bodies };
+    let fact = Fact::Carried(Published { topic: topic.0, messages: Some(messages) });
+    (key, versioned(&Entry { fact: Some(fact) }))
+}
+
+/// The record that an entry holds, if it holds one.
+pub(in crate::engine::embedded) fn decode_record(payload: &[u8]) -> Result<Option<Record>, CodecError> {
+    let fact = Entry::decode(body(payload)?)?.fact.ok_or(CodecError::Field("fact"))?;
+    Ok(Some(match fact {
+        Fact::Started(epoch) => Record::Started { epoch },
+        Fact::TopicCreated(TopicCreated { id, config }) => {
+            let config = config.ok_or(CodecError::Field("topic"))?.try_into()?;
+            Record::TopicCreated { id: TopicId(id), config }
+        }
+        Fact::TopicDeleted(id) => Record::TopicDeleted { id: TopicId(id) },
+        Fact::SubscriptionCreated(SubscriptionCreated { id, topic, config, start }) => Record::SubscriptionCreated {
+            id: SubscriptionId(id),
+            topic: TopicId(topic),
+            config: config.ok_or(CodecError::Field("subscription"))?.try_into()?,
+            start: Seq(start),
+        },
+        Fact::SubscriptionDeleted(id) => Record::SubscriptionDeleted { id: SubscriptionId(id) },
+        Fact::Published(Published { topic, messages }) => {
+            let messages = messages.ok_or(CodecError::Field("messages"))?;
+            let count = u32::try_from(messages.bodies.len()).map_err(|_| CodecError::Field("messages"))?;
+            let (first, time) = (Seq(messages.first), Time(messages.time_ms));
+            Record::Published { topic: TopicId(topic), first, count, time }
+        }
+        Fact::Acked(Acked { subscription, steps }) => {
+            Record::Acked { subscription: SubscriptionId(subscription), ranges: ranges_of(&steps)? }
+        }
+        Fact::Failed(Failed { subscription, seq, attempts, not_before_ms, reason }) => Record::Failed {
+            subscription: SubscriptionId(subscription),
+            seq: Seq(seq),
+            attempts,
+            not_before: Time(not_before_ms),
+            reason: fail_reason_of(reason)?,
+        },
+        Fact::Forwarded(Forwarded { subscription, seq, to, messages }) => {
+            let messages = messages.ok_or(CodecError::Field("messages"))?;
+            Record::Forwarded {
+                subscription: SubscriptionId(subscription),
+                seq: Seq(seq),
+                to: TopicId(to),
+                as_seq: Seq(messages.first),
+                time: Time(messages.time_ms),
+            }
+        }
+        Fact::Carried(_) => return Ok(None),
+    }))
+}
+
+/// The messages that an entry holds.
+pub(in crate::engine::embedded) fn decode_messages(payload: &Bytes) -> Result<Stored, CodecError> {
+    body(payload)?;
+    // Decoding from `Bytes` shares the bodies with the payload instead of copying them.
+    let fact = Entry::decode(payload.slice(1..))?.fact;
+    let messages = match fact {
+        Some(Fact::Published(Published { messages, .. }) | Fact::Carried(Published { messages, .. })) => messages,
+        Some(Fact::Forwarded(Forwarded { messages, .. })) => messages,
+        _ => None,
+    };
+    let Messages { first, time_ms, bodies } = messages.ok_or(CodecError::Field("messages"))?;
+    Ok(Stored { first, time: Time(time_ms), bodies })
+}
+
+/// The message in a body.
+pub(in crate::engine::embedded) fn message_of(stored: Bytes) -> Result<Message, CodecError> {
+    let PubsubMessage { data, attributes, ordering_key, .. } = PubsubMessage::decode(stored)?;
+    Ok(Message { data, attributes, ordering_key })
+}
+
+/// The hash of the ordering key in a body, if it has one. It is never persisted.
+pub(in crate::engine::embedded) fn key_of(stored: &Bytes) -> Result<Option<KeyHash>, CodecError> {
+    /// Of a [`PubsubMessage`], the ordering key alone; everything else is skipped.
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct KeyOnly {
+        #[prost(string, tag = "5")]
+        ordering_key: String,
+    }
+    Ok(hash_of(&KeyOnly::decode(stored.clone())?.ordering_key))
+}
+
+/// The hash of an ordering key; none of the empty one, which says that there is no order.
+pub(in crate::engine::embedded) fn hash_of(ordering_key: &str) -> Option<KeyHash> {
+    if ordering_key.is_empty() {
+        return None;
+    }
+    let mut hasher = DefaultHasher::new();
+    ordering_key.hash(&mut hasher);
+    Some(KeyHash(hasher.finish()))
+}
+
+/// The body of a message.
+pub(in crate::engine::embedded) fn body_of(message: Message) -> Bytes {
+    let Message { data, attributes, ordering_key } = message;
+    PubsubMessage { data, attributes, ordering_key, ..Default::default() }.encode_to_vec().into()
+}
+
+/// A chunk is closed when it has this many bytes of bodies, so that reading one message does not read thousands.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+fn for_each_chunk(first: Seq, bodies: &[Bytes], mut put: impl FnMut(u64, &[Bytes])) {
+    let mut first = first.0;
+    let mut rest = bodies;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let full = rest.iter().position(|body| {
+            bytes += body.len();
+            bytes >= CHUNK_BYTES
+        });
+        let (chunk, later) = rest.split_at(full.map_or(rest.len(), |at| at + 1));
+        put(first, chunk);
+        first += chunk.len() as u64;
+        rest = later;
+    }
+}
+
+fn key(stream: u32, first: u64, count: usize) -> Key {
+    Key { stream, first, count: u32::try_from(count).unwrap_or(u32::MAX) }
+}
+
+fn steps_of(ranges: &[SeqRange]) -> Vec<u64> {
+    let mut end = 0;
+    let mut steps = Vec::with_capacity(2 * ranges.len());
+    for range in ranges {
+        steps.extend([range.first.0 - end, range.last.0 - range.first.0]);
+        end = range.last.0;
+    }
+    steps
+}
+
+fn ranges_of(steps: &[u64]) -> Result<Vec<SeqRange>, CodecError> {
+    let mut end = 0_u64;
+    let (pairs, rest) = steps.as_chunks::<2>();
+    if !rest.is_empty() {
+        return Err(CodecError::Field("acked.steps"));
+    }
+    let range = |&[gap, more]: &[u64; 2]| {
+        let first = end.checked_add(gap)?;
+        end = first.checked_add(more)?;
+        Some(SeqRange { first: Seq(first), last: Seq(end) })
+    };
+    pairs.iter().map(range).collect::<Option<_>>().ok_or(CodecError::Field("acked.steps"))
+}
+
+pub(super) fn fail_reason_to(reason: FailReason) -> u32 {
+    match reason {
+        FailReason::Nacked => 1,
+        FailReason::Expired => 2,
+    }
+}
+
+pub(super) fn fail_reason_of(reason: u32) -> Result<FailReason, CodecError> {
+    match reason {
+        1 => Ok(FailReason::Nacked),
+        2 => Ok(FailReason::Expired),
+        _ => Err(CodecError::Field("reason")),
+    }
+}

@@ -1,0 +1,179 @@
+//! Reading messages back from the journal. Everything here blocks, so it runs on threads that may.
+
+use broker_core::{Delivery, FailReason, Meta, Seq, SubscriptionName, Time, TopicId};
+use broker_log::{Found, Reader};
+use bytes::Bytes;
+
+use super::codec::{Stored, body_of, decode_messages, key_of, message_of};
+use super::failure::Failure;
+use crate::engine::Message;
+
+/// Two numbers at most this far apart are fetched by one scan; the messages between them are read for nothing.
+const SCAN_GAP_MAX: u64 = 64;
+/// How much one scan asks for, in bytes.
+const SCAN_BYTES_MAX: u64 = 1 << 20;
+/// How many entries one scan asks for.
+const SCAN_ENTRIES_MAX: usize = 1_024;
+
+/// What the window of a subscription asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    pub(super) topic: TopicId,
+    pub(super) from: Seq,
+    pub(super) messages_max: usize,
+    /// The last message of the topic when the load was asked for.
+    pub(super) last: Seq,
+}
+
+/// A message that goes to its dead-letter topic.
+#[derive(Clone, Debug)]
+pub(super) struct Forward {
+    pub(super) topic: TopicId,
+    pub(super) seq: Seq,
+    pub(super) source: SubscriptionName,
+    pub(super) attempts: u32,
+    pub(super) reason: FailReason,
+}
+
+impl Load {
+    /// What is in the journal from the first message on, and the number after the last one that was looked at.
+    pub(super) fn run(&self, reader: &Reader) -> Result<(Vec<(Seq, Meta)>, Seq), Failure> {
+        let mut metas = Vec::new();
+        let mut next = self.from;
+        loop {
+            let entries = reader.scan(self.topic.0, next.0, SCAN_ENTRIES_MAX, SCAN_BYTES_MAX)?;
+            if entries.is_empty() {
+                // What is not there any more was not needed any more.
+                return Ok((metas, next.max(self.last.next())));
+            }
+            for found in entries {
+                for (seq, body) in numbered(&found)?.filter(|(seq, _)| *seq >= next) {
+                    if metas.len() == self.messages_max || seq > self.last {
+                        let next = if seq > self.last { self.last.next() } else { seq };
+                        return Ok((metas, next));
+                    }
+                    metas.push((seq, meta_of(&body).map_err(entry_error(&found))?));
+                }
+                next = next.max(Seq(found.key.last() + 1));
+            }
+        }
+    }
+}
+
+impl Forward {
+    /// The message as it will stand in the dead-letter topic.
+    pub(super) fn run(&self, reader: &Reader) -> Result<(Bytes, Meta), Failure> {
+        let missing = || Failure::Missing { topic: self.topic, seq: self.seq };
+        let found = reader.lookup(self.topic.0, self.seq.0)?.ok_or_else(missing)?;
+        let stored = stored(&found)?;
+        let time = stored.time;
+        let (_, body) = numbered(&found)?.find(|(seq, _)| *seq == self.seq).ok_or_else(missing)?;
+        let mut message = message_of(body).map_err(entry_error(&found))?;
+        message.attributes.extend(self.attributes(time));
+        let body = body_of(message);
+        let meta = meta_of(&body).map_err(entry_error(&found))?;
+        Ok((body, meta))
+    }
+
+    /// Where the message came from, under the names that the public service uses, and one of our own.
+    fn attributes(&self, published: Time) -> [(String, String); 5] {
+        let reason = match self.reason {
+            FailReason::Nacked => "nacked",
+            FailReason::Expired => "expired",
+        };
+        [
+            ("CloudPubSubDeadLetterSourceSubscription", self.source.id().to_owned()),
+            ("CloudPubSubDeadLetterSourceSubscriptionProject", self.source.project().to_owned()),
+            ("CloudPubSubDeadLetterSourceDeliveryCount", self.attempts.to_string()),
+            ("CloudPubSubDeadLetterSourceTopicPublishTime", timestamp(published).to_string()),
+            ("BrokerDeadLetterReason", reason.to_owned()),
+        ]
+        .map(|(key, value)| (key.to_owned(), value))
+    }
+}
+
+/// A message with its time, as it was fetched for a delivery.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    pub(super) delivery: Delivery,
+    pub(super) time: Time,
+    pub(super) message: Message,
+}
+
+/// The messages of deliveries from one topic, in the order of the deliveries. A message that was acked meanwhile may
+/// be missing.
+pub(super) fn fetch(reader: &Reader, topic: TopicId, deliveries: &[Delivery]) -> Result<Vec<Fetched>, Failure> {
+    let mut order: Vec<usize> = (0..deliveries.len()).collect();
+    order.sort_by_key(|&at| deliveries[at].seq);
+    let mut fetched: Vec<Option<Fetched>> = deliveries.iter().map(|_| None).collect();
+    let mut rest = &order[..];
+    while let Some((&at, later)) = rest.split_first() {
+        let seq = deliveries[at].seq;
+        let is_run = later.first().is_some_and(|&next| deliveries[next].seq.0 - seq.0 <= SCAN_GAP_MAX);
+        let (entries_max, bytes_max) = if is_run { (SCAN_ENTRIES_MAX, SCAN_BYTES_MAX) } else { (1, 0) };
+        let entries = reader.scan(topic.0, seq.0, entries_max, bytes_max)?;
+        for found in &entries {
+            rest = take(found, deliveries, rest, &mut fetched)?;
+        }
+        // What no entry covers isn't there.
+        rest = skip_to(rest, deliveries, entries.last().map_or(seq.0, |found| found.key.last()));
+    }
+    Ok(fetched.into_iter().flatten().collect())
+}
+
+/// Takes from an entry what is wanted of it; answers what is left to find.
+fn take<'o>(
+    found: &Found,
+    deliveries: &[Delivery],
+    order: &'o [usize],
+    fetched: &mut [Option<Fetched>],
+) -> Result<&'o [usize], Failure> {
+    let order = if found.key.first == 0 { order } else { skip_to(order, deliveries, found.key.first - 1) };
+    let stored = stored(found)?;
+    let mut rest = order;
+    while let Some((&at, later)) = rest.split_first() {
+        let delivery = deliveries[at];
+        if !found.key.contains(delivery.seq.0) {
+            break;
+        }
+        let place = usize::try_from(delivery.seq.0 - found.key.first).unwrap_or(usize::MAX);
+        let missing = Failure::Missing { topic: TopicId(found.key.stream), seq: delivery.seq };
+        let body = stored.bodies.get(place).cloned().ok_or(missing)?;
+        let message = message_of(body).map_err(entry_error(found))?;
+        fetched[at] = Some(Fetched { delivery, time: stored.time, message });
+        rest = later;
+    }
+    Ok(rest)
+}
+
+/// Leaves out what is wanted up to `last`.
+fn skip_to<'o>(order: &'o [usize], deliveries: &[Delivery], last: u64) -> &'o [usize] {
+    let passed = order.iter().take_while(|&&at| deliveries[at].seq.0 <= last).count();
+    &order[passed..]
+}
+
+/// What the core wants to know of a message.
+pub(super) fn meta_of(body: &Bytes) -> Result<Meta, super::codec::CodecError> {
+    Ok(Meta { bytes: u32::try_from(body.len()).unwrap_or(u32::MAX), key: key_of(body)? })
+}
+
+/// The messages of an entry with their numbers.
+pub(super) fn numbered(found: &Found) -> Result<impl Iterator<Item = (Seq, Bytes)> + use<>, Failure> {
+    let stored = stored(found)?;
+    Ok((stored.first..).map(Seq).zip(stored.bodies))
+}
+
+pub(super) fn stored(found: &Found) -> Result<Stored, Failure> {
+    decode_messages(&found.payload).map_err(entry_error(found))
+}
+
+fn entry_error(found: &Found) -> impl Fn(super::codec::CodecError) -> Failure + use<> {
+    let position = found.position;
+    move |source| Failure::Entry { position, source }
+}
+
+fn timestamp(time: Time) -> prost_types::Timestamp {
+    let seconds = i64::try_from(time.0 / 1_000).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(time.0 % 1_000 * 1_000_000).unwrap_or_default();
+    prost_types::Timestamp { seconds, nanos }
+}

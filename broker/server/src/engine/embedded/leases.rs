@@ -1,0 +1,243 @@
+//! Streams of leases: from the engine task's deliveries to messages, at the speed of the reader.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use broker_core::{
+    AckDeadline, AckRef, CloseReason, ConsumerId, Delivery, Detach, ModifyOutcome, SubscriptionId, SubscriptionName,
+    TopicId,
+};
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::task::Event;
+use super::{Embedded, ack_id, message_id};
+use crate::engine::{Ending, Error, Lease, LeaseControl, Leases};
+
+/// One response carries no more bytes than this, unless a single message does.
+const RESPONSE_BYTES_MAX: u64 = 1 << 20;
+/// One response carries no more messages than this.
+const RESPONSE_MESSAGES_MAX: usize = 1_000;
+/// Batches that are read ahead of the reader.
+const BATCHES_MAX: usize = 1;
+/// How long leases are kept up whose messages wait for a slow reader. It is the longest that a client may hold one.
+const UNSENT_HOLD_MAX: Duration = Duration::from_secs(600);
+
+/// What is known of a subscription when a consumer attaches.
+#[derive(Clone, Debug)]
+pub(super) struct Attached {
+    pub(super) ordered: bool,
+    pub(super) shows_attempts: bool,
+}
+
+/// A stream of leases.
+#[derive(Debug)]
+pub(crate) struct EmbeddedLeases {
+    batches: Receiver<Result<Vec<Lease>, Error>>,
+    ordered: bool,
+    control: EmbeddedControl,
+    _attachment: Attachment,
+}
+
+/// Changes a stream of leases.
+#[derive(Clone, Debug)]
+pub(crate) struct EmbeddedControl {
+    engine: Embedded,
+    consumer: ConsumerId,
+    deadline_ms: Arc<AtomicU32>,
+}
+
+/// A consumer that the core knows of, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Attachment {
+    pub(super) engine: Embedded,
+    pub(super) consumer: ConsumerId,
+    pub(super) detach: Detach,
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        self.engine.detach(self.consumer, self.detach);
+    }
+}
+
+impl EmbeddedLeases {
+    /// A stream that gives what `events` delivers.
+    pub(super) fn start(
+        attachment: Attachment,
+        subscription: SubscriptionName,
+        attached: &Attached,
+        deadline: AckDeadline,
+        events: UnboundedReceiver<Event>,
+    ) -> Self {
+        let (output, batches) = tokio::sync::mpsc::channel(BATCHES_MAX);
+        let engine = attachment.engine.clone();
+        let deadline_ms = Arc::new(AtomicU32::new(deadline.ms()));
+        let control =
+            EmbeddedControl { engine: engine.clone(), consumer: attachment.consumer, deadline_ms: deadline_ms.clone() };
+        let shows_attempts = attached.shows_attempts;
+        let pump = Pump { engine, subscription, shows_attempts, deadline_ms, queue: VecDeque::new() };
+        tokio::spawn(async move {
+            if let Err(error) = pump.run(events, &output).await {
+                output.send(Err(error)).await.ok();
+            }
+        });
+        Self { batches, ordered: attached.ordered, control, _attachment: attachment }
+    }
+}
+
+impl Leases for EmbeddedLeases {
+    type Control = EmbeddedControl;
+
+    async fn next(&mut self) -> Result<Vec<Lease>, Error> {
+        self.batches.recv().await.unwrap_or(Err(Error::Unavailable))
+    }
+
+    fn is_ordered(&self) -> bool {
+        self.ordered
+    }
+
+    fn control(&self) -> EmbeddedControl {
+        self.control.clone()
+    }
+
+    fn end(mut self, ending: Ending) {
+        self._attachment.detach = match ending {
+            Ending::Graceful => Detach::Graceful,
+            Ending::ConnectionLost => Detach::ConnectionLost,
+        };
+    }
+}
+
+impl LeaseControl for EmbeddedControl {
+    async fn set_ack_deadline(&self, deadline: AckDeadline) -> Result<(), Error> {
+        self.deadline_ms.store(deadline.ms(), Ordering::Relaxed);
+        let consumer = self.consumer;
+        self.engine
+            .ask(move |state| {
+                state.core.handle_consumer_deadline(consumer, deadline);
+                Ok(())
+            })
+            .await
+    }
+}
+
+/// What a delivery needs to become a lease of the API.
+#[derive(Clone, Copy, Debug)]
+struct Unsent {
+    subscription: SubscriptionId,
+    topic: TopicId,
+    delivery: Delivery,
+    since: Instant,
+}
+
+/// Sits between the engine task, which never waits, and a reader that may be slow. What waits here is bounded by the
+/// consumer's credit, and is a few words for each message: bodies are read only when there is room for them.
+struct Pump {
+    engine: Embedded,
+    subscription: SubscriptionName,
+    shows_attempts: bool,
+    deadline_ms: Arc<AtomicU32>,
+    queue: VecDeque<Unsent>,
+}
+
+impl Pump {
+    async fn run(
+        mut self,
+        mut events: UnboundedReceiver<Event>,
+        output: &Sender<Result<Vec<Lease>, Error>>,
+    ) -> Result<(), Error> {
+        let mut period = self.hold_period();
+        let mut hold = interval(period);
+        hold.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(Event::Delivered { subscription, topic, messages }) => {
+                        let since = Instant::now();
+                        let unsent = |delivery| Unsent { subscription, topic, delivery, since };
+                        self.queue.extend(messages.into_iter().map(unsent));
+                    }
+                    Some(Event::Closed(CloseReason::SubscriptionDeleted)) => {
+                        return Err(broker_core::Error::SubscriptionNotFound(self.subscription).into());
+                    }
+                    None => return Ok(()),
+                },
+                permit = output.reserve(), if !self.queue.is_empty() => {
+                    let Ok(permit) = permit else { return Ok(()) };
+                    let batch = self.take();
+                    let leases = self.engine.leases(batch, self.shows_attempts).await?;
+                    if !leases.is_empty() {
+                        permit.send(Ok(leases));
+                    }
+                }
+                _ = hold.tick(), if !self.queue.is_empty() => {
+                    self.keep_up().await?;
+                    if self.hold_period() != period {
+                        period = self.hold_period();
+                        hold = interval(period);
+                        hold.reset();
+                        hold.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                    }
+                }
+                () = output.closed() => return Ok(()),
+            }
+        }
+    }
+
+    /// As much as goes into one response, all from one topic.
+    fn take(&mut self) -> Vec<(AckRef, TopicId, Delivery)> {
+        let mut bytes = 0;
+        let mut batch = Vec::new();
+        while let Some(Unsent { subscription, topic, delivery, .. }) = self.queue.front().copied() {
+            bytes += u64::from(delivery.bytes);
+            if !batch.is_empty() && (bytes > RESPONSE_BYTES_MAX || batch.len() == RESPONSE_MESSAGES_MAX) {
+                break;
+            }
+            self.queue.pop_front();
+            batch.push((AckRef { subscription, seq: delivery.seq, lease: delivery.lease }, topic, delivery));
+        }
+        batch
+    }
+
+    /// Extends what waits for the reader: a message that its consumer has not even seen must not count as failed. One
+    /// whose lease has ended all the same isn't sent any more.
+    async fn keep_up(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        self.queue.retain(|unsent| now.duration_since(unsent.since) < UNSENT_HOLD_MAX);
+        let reference = |unsent: &Unsent| AckRef {
+            subscription: unsent.subscription,
+            seq: unsent.delivery.seq,
+            lease: unsent.delivery.lease,
+        };
+        let refs: Vec<AckRef> = self.queue.iter().map(reference).collect();
+        let deadline_ms = self.deadline_ms.load(Ordering::Relaxed);
+        let outcomes = self.engine.modify(self.subscription.clone(), vec![(deadline_ms, refs)]).await?;
+        let mut outcomes = outcomes.into_iter().flatten();
+        self.queue.retain(|_| outcomes.next() == Some(ModifyOutcome::Extended));
+        Ok(())
+    }
+
+    /// Leases are extended twice before they would end.
+    fn hold_period(&self) -> Duration {
+        Duration::from_millis(u64::from(self.deadline_ms.load(Ordering::Relaxed)) / 3)
+    }
+}
+
+/// A lease as the API gives it out.
+pub(super) fn lease_of(
+    reference: AckRef,
+    topic: TopicId,
+    shows_attempts: bool,
+    fetched: super::fetch::Fetched,
+) -> Lease {
+    Lease {
+        ack_id: ack_id::encode(reference),
+        message_id: message_id(topic, fetched.delivery.seq),
+        publish_time_ms: fetched.time.0,
+        attempt: shows_attempts.then_some(fetched.delivery.attempt),
+        message: fetched.message,
+    }
+}

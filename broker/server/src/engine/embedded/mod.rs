@@ -1,0 +1,333 @@
+//! The engine inside the broker: `broker_core` decides, `broker_log` remembers.
+
+mod ack_id;
+mod carry;
+mod clock;
+mod codec;
+mod failure;
+mod fetch;
+mod leases;
+mod open;
+mod task;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use broker_core::{
+    AckRef, Attach, ConsumerId, ConsumerKind, Delivery, Detach, Meta, ModifyOutcome, ProjectName, Seq,
+    SubscriptionConfig, SubscriptionName, SubscriptionView, TopicConfig, TopicId, TopicName,
+};
+use broker_log::Reader;
+use bytes::Bytes;
+use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
+
+pub(crate) use failure::Failure;
+use leases::{Attached, Attachment, EmbeddedLeases, lease_of};
+pub(crate) use open::{Options, Running, open};
+use task::{Act, Command, Consumer, Event, Signal, State};
+use writer::Release;
+
+use super::{
+    AckId, DeadlineChange, Engine, Error, Flow, Lease, Message, MessageId, Page, Stats, Subscription, SubscriptionStats,
+};
+
+/// Commands that wait for the engine task.
+const QUEUE_COMMANDS_MAX: usize = 4_096;
+/// Bytes of messages that wait for the engine task or for the disk.
+const QUEUE_BYTES_MAX: usize = 128 << 20;
+/// The bits of a message id that number the message in its topic. The bits above number the topic.
+const MESSAGE_ID_SEQ_BITS: u32 = 40;
+
+/// A handle on the engine task.
+#[derive(Clone, Debug)]
+pub(crate) struct Embedded {
+    commands: Sender<Command>,
+    /// For what must not be lost because the queue is full.
+    signal: UnboundedSender<Signal>,
+    queue_bytes: Arc<Semaphore>,
+    consumer_last: Arc<AtomicU64>,
+    journal_bytes: Arc<AtomicU64>,
+    reader: Reader,
+}
+
+impl Embedded {
+    /// Has the engine task do something, and waits until that is durable. Waits for a place in the queue as well.
+    async fn ask<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut State) -> Result<T, broker_core::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (command, answer) = command(Vec::new(), act);
+        self.commands.send(command).await.map_err(|_| Error::Unavailable)?;
+        answer.await.map_err(|_| Error::Unavailable)?.map_err(Error::from)
+    }
+
+    /// Like [`ask`](Self::ask), but a full queue is an error, for callers who can slow down.
+    async fn ask_now<T: Send + 'static>(
+        &self,
+        bodies: Vec<Bytes>,
+        act: impl FnOnce(&mut State) -> Result<T, broker_core::Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let bytes: usize = bodies.iter().map(Bytes::len).sum();
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.queue_bytes).try_acquire_many_owned(bytes);
+        let (mut command, answer) = command(bodies, act);
+        command.permit = Some(permit.map_err(|_| Error::Busy("the queue of messages"))?);
+        self.commands.try_send(command).map_err(|error| match error {
+            tokio::sync::mpsc::error::TrySendError::Full(_) => Error::Busy("the queue of commands"),
+            tokio::sync::mpsc::error::TrySendError::Closed(_) => Error::Unavailable,
+        })?;
+        answer.await.map_err(|_| Error::Unavailable)?.map_err(Error::from)
+    }
+
+    /// Attaches a consumer. The attachment ends it when it is dropped, also while this is under way.
+    async fn attach(
+        &self,
+        subscription: SubscriptionName,
+        attach: Attach,
+    ) -> Result<(Attachment, Attached, UnboundedReceiver<Event>), Error> {
+        let consumer = ConsumerId(self.consumer_last.fetch_add(1, Ordering::Relaxed));
+        let attachment = Attachment { engine: self.clone(), consumer, detach: Detach::Graceful };
+        let (events, deliveries) = unbounded_channel();
+        let attached = self
+            .ask(move |state| {
+                let view = state.core.subscription(&subscription)?;
+                state.core.handle_attach(consumer, &subscription, attach, state.now, &mut state.out)?;
+                state.consumers.insert(consumer, Consumer { events, once: attach.kind == ConsumerKind::Pull });
+                Ok(Attached { ordered: view.config.ordering, shows_attempts: view.config.dead_letter.is_some() })
+            })
+            .await?;
+        Ok((attachment, attached, deliveries))
+    }
+
+    fn detach(&self, consumer: ConsumerId, detach: Detach) {
+        let command = Command::internal(Vec::new(), move |state| {
+            state.consumers.remove(&consumer);
+            state.core.handle_detach(consumer, detach, state.now, &mut state.out);
+        });
+        // An engine that has ended has no consumers.
+        self.signal.send(Signal::Command(command)).ok();
+    }
+
+    async fn modify(
+        &self,
+        subscription: SubscriptionName,
+        groups: Vec<(u32, Vec<AckRef>)>,
+    ) -> Result<Vec<Vec<ModifyOutcome>>, Error> {
+        self.ask(move |state| {
+            let modify = |(deadline_ms, refs): (u32, Vec<AckRef>)| {
+                state.core.handle_modify(&subscription, &refs, deadline_ms, state.now, &mut state.out)
+            };
+            groups.into_iter().map(modify).collect()
+        })
+        .await
+    }
+
+    /// The messages of deliveries. A failed read ends the engine.
+    async fn leases(&self, batch: Vec<(AckRef, TopicId, Delivery)>, shows_attempts: bool) -> Result<Vec<Lease>, Error> {
+        let reader = self.reader.clone();
+        let read = move || {
+            let mut leases = Vec::with_capacity(batch.len());
+            for run in batch.chunk_by(|(_, one, _), (_, other, _)| one == other) {
+                let Some(&(AckRef { subscription, .. }, topic, _)) = run.first() else { continue };
+                let deliveries: Vec<Delivery> = run.iter().map(|(_, _, delivery)| *delivery).collect();
+                for fetched in fetch::fetch(&reader, topic, &deliveries)? {
+                    let Delivery { seq, lease, .. } = fetched.delivery;
+                    let reference = AckRef { subscription, seq, lease };
+                    leases.push(lease_of(reference, topic, shows_attempts, fetched));
+                }
+            }
+            Ok::<_, Failure>(leases)
+        };
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok(leases)) => Ok(leases),
+            Ok(Err(failure)) => {
+                self.signal.send(Signal::Failed(failure)).ok();
+                Err(Error::Unavailable)
+            }
+            Err(_) => Err(Error::Unavailable),
+        }
+    }
+}
+
+impl Engine for Embedded {
+    type Leases = EmbeddedLeases;
+
+    async fn create_topic(&self, config: TopicConfig) -> Result<(), Error> {
+        self.ask_now(Vec::new(), |state| state.core.handle_create_topic(config, &mut state.out).map(drop)).await
+    }
+
+    async fn topic(&self, name: TopicName) -> Result<TopicConfig, Error> {
+        self.ask(move |state| state.core.topic(&name).map(|view| view.config)).await
+    }
+
+    async fn topics(&self, project: ProjectName, page: Page<TopicName>) -> Result<Vec<TopicConfig>, Error> {
+        self.ask(move |state| {
+            let found = state.core.topics(&project, page.after.as_ref(), page.limit);
+            Ok(found.into_iter().map(|view| view.config).collect())
+        })
+        .await
+    }
+
+    async fn delete_topic(&self, name: TopicName) -> Result<(), Error> {
+        self.ask_now(Vec::new(), move |state| state.core.handle_delete_topic(&name, &mut state.out)).await
+    }
+
+    async fn create_subscription(&self, config: SubscriptionConfig) -> Result<(), Error> {
+        self.ask_now(Vec::new(), |state| state.core.handle_create_subscription(config, &mut state.out).map(drop)).await
+    }
+
+    async fn subscription(&self, name: SubscriptionName) -> Result<Subscription, Error> {
+        self.ask(move |state| state.core.subscription(&name).map(Subscription::from)).await
+    }
+
+    async fn subscriptions(
+        &self,
+        project: ProjectName,
+        page: Page<SubscriptionName>,
+    ) -> Result<Vec<Subscription>, Error> {
+        self.ask(move |state| {
+            let found = state.core.subscriptions(&project, page.after.as_ref(), page.limit);
+            Ok(found.into_iter().map(Subscription::from).collect())
+        })
+        .await
+    }
+
+    async fn topic_subscriptions(
+        &self,
+        topic: TopicName,
+        page: Page<SubscriptionName>,
+    ) -> Result<Vec<SubscriptionName>, Error> {
+        self.ask(move |state| state.core.topic_subscriptions(&topic, page.after.as_ref(), page.limit)).await
+    }
+
+    async fn delete_subscription(&self, name: SubscriptionName) -> Result<(), Error> {
+        self.ask_now(Vec::new(), move |state| state.core.handle_delete_subscription(&name, &mut state.out)).await
+    }
+
+    async fn publish(&self, topic: TopicName, messages: Vec<Message>) -> Result<Vec<MessageId>, Error> {
+        let mut metas = Vec::with_capacity(messages.len());
+        let mut bodies = Vec::with_capacity(messages.len());
+        for message in messages {
+            let key = codec::hash_of(&message.ordering_key);
+            let body = codec::body_of(message);
+            metas.push(Meta { bytes: u32::try_from(body.len()).unwrap_or(u32::MAX), key });
+            bodies.push(body);
+        }
+        let publish = move |state: &mut State| state.core.handle_publish(&topic, &metas, state.now, &mut state.out);
+        let published = self.ask_now(bodies, publish).await?;
+        let numbers = published.first.0..published.first.0 + u64::from(published.count);
+        Ok(numbers.map(|seq| message_id(published.topic, Seq(seq))).collect())
+    }
+
+    async fn pull(
+        &self,
+        subscription: SubscriptionName,
+        messages_max: u32,
+        patience: Duration,
+    ) -> Result<Vec<Lease>, Error> {
+        let ack_deadline = self.subscription(subscription.clone()).await?.config.ack_deadline;
+        let attach = Attach { messages_max, bytes_max: 0, ack_deadline, kind: ConsumerKind::Pull };
+        let (attachment, attached, mut events) = self.attach(subscription.clone(), attach).await?;
+        let event = match timeout(patience, events.recv()).await {
+            Ok(event) => event.ok_or(Error::Unavailable)?,
+            Err(_) => {
+                // A delivery that came before the end of the attachment still counts.
+                drop(attachment);
+                match events.recv().await {
+                    Some(event) => event,
+                    None => return Ok(Vec::new()),
+                }
+            }
+        };
+        match event {
+            Event::Delivered { subscription, topic, messages } => {
+                let with_ref = |delivery: Delivery| {
+                    (AckRef { subscription, seq: delivery.seq, lease: delivery.lease }, topic, delivery)
+                };
+                self.leases(messages.into_iter().map(with_ref).collect(), attached.shows_attempts).await
+            }
+            Event::Closed(_) => Err(broker_core::Error::SubscriptionNotFound(subscription).into()),
+        }
+    }
+
+    async fn subscribe(&self, subscription: SubscriptionName, flow: Flow) -> Result<EmbeddedLeases, Error> {
+        let Flow { messages_max, bytes_max, ack_deadline } = flow;
+        let attach = Attach { messages_max, bytes_max, ack_deadline, kind: ConsumerKind::Stream };
+        let (attachment, attached, events) = self.attach(subscription.clone(), attach).await?;
+        Ok(EmbeddedLeases::start(attachment, subscription, &attached, ack_deadline, events))
+    }
+
+    async fn acknowledge(&self, subscription: SubscriptionName, ack_ids: Vec<AckId>) -> Result<(), Error> {
+        let refs = ack_ids.iter().map(ack_id::decode).collect::<Result<Vec<_>, _>>()?;
+        self.ask(move |state| state.core.handle_ack(&subscription, &refs, state.now, &mut state.out).map(drop)).await
+    }
+
+    async fn modify_ack_deadline(
+        &self,
+        subscription: SubscriptionName,
+        changes: Vec<DeadlineChange>,
+    ) -> Result<(), Error> {
+        let mut groups: BTreeMap<u32, Vec<AckRef>> = BTreeMap::new();
+        for change in &changes {
+            groups.entry(change.deadline_ms).or_default().push(ack_id::decode(&change.ack_id)?);
+        }
+        self.modify(subscription, groups.into_iter().collect()).await.map(drop)
+    }
+
+    async fn stats(&self) -> Result<Stats, Error> {
+        let subscriptions = self.ask(|state| Ok(stats_of(&state.core))).await?;
+        Ok(Stats { subscriptions, journal_bytes: self.journal_bytes.load(Ordering::Relaxed) })
+    }
+}
+
+impl From<SubscriptionView> for Subscription {
+    fn from(view: SubscriptionView) -> Self {
+        Self { config: view.config, topic_deleted: view.topic_deleted }
+    }
+}
+
+fn stats_of(core: &broker_core::Broker) -> Vec<SubscriptionStats> {
+    let stats = |id| {
+        let (view, stats) = (core.subscription_by_id(id)?, core.stats(id)?);
+        Some(SubscriptionStats {
+            subscription: view.into(),
+            backlog_messages: stats.backlog_messages,
+            outstanding_messages: stats.outstanding_messages as u64,
+            delayed_messages: stats.delayed_messages as u64,
+            consumers: u32::try_from(stats.consumers).unwrap_or(u32::MAX),
+            dead_lettered_messages: stats.totals.dead_lettered,
+        })
+    };
+    let mut all: Vec<SubscriptionStats> = core.subscription_ids().filter_map(stats).collect();
+    all.sort_by(|one, other| one.subscription.config.name.cmp(&other.subscription.config.name));
+    all
+}
+
+/// A command, and where its answer comes.
+fn command<T: Send + 'static>(
+    bodies: Vec<Bytes>,
+    act: impl FnOnce(&mut State) -> Result<T, broker_core::Error> + Send + 'static,
+) -> (Command, oneshot::Receiver<Result<T, broker_core::Error>>) {
+    let (reply, answer) = oneshot::channel();
+    let act: Act = Box::new(move |state| {
+        // Whoever went away while this was in the queue wants nothing done, and would never learn what was.
+        if reply.is_closed() {
+            return Box::new(|| {}) as Release;
+        }
+        let result = act(state);
+        Box::new(move || {
+            // The caller may have gone; what was done stays done.
+            reply.send(result).ok();
+        })
+    });
+    (Command { act, bodies, permit: None }, answer)
+}
+
+fn message_id(topic: TopicId, seq: Seq) -> MessageId {
+    MessageId(((u64::from(topic.0) << MESSAGE_ID_SEQ_BITS) | seq.0).to_string())
+}

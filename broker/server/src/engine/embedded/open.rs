@@ -1,0 +1,134 @@
+//! From a directory to a running engine.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread;
+
+use broker_core::{Limits, Output, Recovery};
+use broker_log::{Journal, OsDisk};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{channel, unbounded_channel};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::clock::Clock;
+use super::codec;
+use super::failure::Failure;
+use super::task::{State, Task};
+use super::writer::{Batch, Writer};
+use super::{Embedded, QUEUE_BYTES_MAX, QUEUE_COMMANDS_MAX};
+
+/// What the engine is told at its start.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) dir: PathBuf,
+    /// A checkpoint is written when the journal has grown by this much.
+    pub(crate) checkpoint_bytes: u64,
+    /// The size at which a segment of the journal is closed.
+    pub(crate) segment_bytes: u64,
+}
+
+/// An engine at work.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) engine: Embedded,
+    /// Ends the engine after what is queued, with a last checkpoint.
+    pub(crate) stop: CancellationToken,
+    /// The engine task.
+    pub(crate) task: JoinHandle<Result<(), Failure>>,
+}
+
+/// Recovers what the directory holds and starts to work on it.
+pub(crate) async fn open(options: Options) -> Result<Running, Failure> {
+    let Options { dir, checkpoint_bytes, segment_bytes } = options;
+    let recover = move || recover(dir, segment_bytes);
+    let (journal, recovery) =
+        tokio::task::spawn_blocking(recover).await.map_err(|_| Failure::Ended("the recovery"))??;
+    start(journal, recovery, checkpoint_bytes)
+}
+
+fn recover(dir: PathBuf, segment_bytes: u64) -> Result<(Journal, Recovery), Failure> {
+    let begun = Instant::now();
+    let disk = OsDisk::new(&dir).map_err(|source| Failure::Directory { dir, source })?;
+    let config = broker_log::Config { segment_bytes_max: segment_bytes, ..Default::default() };
+    let (journal, recovered) = Journal::open(disk, config)?;
+    if let Some(cut) = &recovered.cut {
+        let broker_log::Cut { file, offset, bytes } = cut;
+        tracing::warn!(file, offset, bytes, "Cut a torn tail: bytes that were written and never confirmed.");
+    }
+    for file in &recovered.checkpoints_damaged {
+        tracing::warn!(file, "Passed over a damaged checkpoint.");
+    }
+    let from = recovered.replay_from();
+    let mut recovery = match recovered.checkpoint {
+        Some(checkpoint) => {
+            let snapshot = codec::decode_checkpoint(&checkpoint.state).map_err(Failure::Checkpoint)?;
+            Recovery::restore(snapshot).map_err(Failure::Restore)?
+        }
+        None => Recovery::new(),
+    };
+    let mut records = 0_u64;
+    journal.replay(from, |position, _, payload| {
+        let record = codec::decode_record(payload).map_err(|source| Failure::Entry { position, source })?;
+        if let Some(record) = record {
+            recovery.apply(&record).map_err(|source| Failure::Replay { position, source })?;
+            records += 1;
+        }
+        Ok::<_, Failure>(())
+    })?;
+    let (journal_bytes, took) = (journal.bytes_on_disk(), begun.elapsed());
+    tracing::info!(journal_bytes, records, took_ms = took.as_millis(), "Recovered the journal.");
+    Ok((journal, recovery))
+}
+
+fn start(journal: Journal, recovery: Recovery, checkpoint_bytes: u64) -> Result<Running, Failure> {
+    let clock = Clock::start();
+    let mut out = Output::new();
+    let now = clock.now();
+    let core = recovery.begin(Limits::default(), now.0, &mut out);
+
+    let reader = journal.reader();
+    let journal_bytes = Arc::new(AtomicU64::new(journal.bytes_on_disk()));
+    // One batch is written while the next one gathers.
+    let (batches, next_batch) = std::sync::mpsc::sync_channel(1);
+    let (written, done) = unbounded_channel();
+    let writer = Writer { journal, journal_bytes: journal_bytes.clone() };
+    thread::Builder::new()
+        .name("journal-writer".to_owned())
+        .spawn(move || writer.run(&next_batch, &written))
+        .map_err(Failure::Thread)?;
+
+    let (commands, queue) = channel(QUEUE_COMMANDS_MAX);
+    let (signal, signals) = unbounded_channel();
+    let stop = CancellationToken::new();
+    let mut task = Task {
+        state: State { core, out, now, consumers: HashMap::new() },
+        clock,
+        commands: queue,
+        signals,
+        signal: signal.clone(),
+        reader: reader.clone(),
+        batches,
+        done,
+        stop: stop.clone(),
+        checkpoint_bytes,
+        batch: Batch::default(),
+        writing: false,
+        bytes_since_checkpoint: 0,
+        carry: None,
+        evacuated: BTreeSet::new(),
+    };
+    task.begin();
+    let engine = Embedded {
+        commands,
+        signal,
+        queue_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
+        consumer_last: Arc::new(AtomicU64::new(1)),
+        journal_bytes,
+        reader,
+    };
+    Ok(Running { engine, stop, task: tokio::spawn(task.run()) })
+}

@@ -1,0 +1,345 @@
+//! The engine task: the one owner of the core. It gathers commands while the writer syncs, and hands them over as one
+//! batch when the writer is free.
+//!
+//! **Invariant:** replies and effects reach nobody but through a batch, behind the records that they rest on.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::mpsc::SyncSender;
+
+use broker_core::{CloseReason, ConsumerId, Delivery, Effect, Output, Record, SubscriptionId, Time, TopicId};
+use broker_log::Reader;
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
+use tokio_util::sync::CancellationToken;
+
+use super::carry::{Carried, Carry, Step};
+use super::clock::Clock;
+use super::codec;
+use super::failure::Failure;
+use super::fetch::{Forward, Load};
+use super::writer::{Batch, Checkpoint, Done, Release};
+
+/// A batch takes no more commands when it holds this many bytes.
+const BATCH_BYTES_MAX: u64 = 8 << 20;
+/// A batch takes no more commands when it holds this many replies and effects.
+const BATCH_RELEASES_MAX: usize = 16_384;
+/// Commands that are taken from the queue at a time.
+const TAKE_COMMANDS_MAX: usize = 256;
+
+/// Something that changes or reads the state, and what it answers once that is durable.
+pub(super) struct Command {
+    pub(super) act: Act,
+    /// The messages that the records of the command publish.
+    pub(super) bodies: Vec<Bytes>,
+    /// Room in the queue, given back when the command is durable.
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+}
+
+pub(super) type Act = Box<dyn FnOnce(&mut State) -> Release + Send>;
+
+/// What comes from inside the engine.
+pub(super) enum Signal {
+    /// Like a command from outside, but never refused.
+    Command(Command),
+    /// Something failed that can't be repaired here.
+    Failed(Failure),
+    /// A segment was read whose messages are to be written again.
+    Carried(Carried),
+}
+
+/// What a consumer hears.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// It got leases.
+    Delivered { subscription: SubscriptionId, topic: TopicId, messages: Vec<Delivery> },
+    /// It is not attached any more.
+    Closed(CloseReason),
+}
+
+/// What a command works on.
+pub(super) struct State {
+    pub(super) core: broker_core::Broker,
+    pub(super) out: Output,
+    pub(super) now: Time,
+    /// Where the deliveries of each consumer go.
+    pub(super) consumers: HashMap<ConsumerId, Consumer>,
+}
+
+/// Where deliveries go.
+#[derive(Debug)]
+pub(super) struct Consumer {
+    pub(super) events: UnboundedSender<Event>,
+    /// The core forgets it with its first delivery.
+    pub(super) once: bool,
+}
+
+/// The engine task.
+pub(super) struct Task {
+    pub(super) state: State,
+    pub(super) clock: Clock,
+    pub(super) commands: Receiver<Command>,
+    pub(super) signals: UnboundedReceiver<Signal>,
+    /// The other end of `signals`, for the jobs that answer through it.
+    pub(super) signal: UnboundedSender<Signal>,
+    pub(super) reader: Reader,
+    pub(super) batches: SyncSender<Batch>,
+    pub(super) done: UnboundedReceiver<Done>,
+    pub(super) stop: CancellationToken,
+    /// A checkpoint is written when the journal has grown by this much.
+    pub(super) checkpoint_bytes: u64,
+    /// What the next batch will be.
+    pub(super) batch: Batch,
+    /// Whether the writer has one already.
+    pub(super) writing: bool,
+    pub(super) bytes_since_checkpoint: u64,
+    /// Segments that are looked through for messages that are still alive.
+    pub(super) carry: Option<Carry>,
+    /// Segments that are not needed any more once the batch that is gathered is durable.
+    pub(super) evacuated: BTreeSet<u64>,
+}
+
+impl Task {
+    /// Takes over what the core put out when it began.
+    pub(super) fn begin(&mut self) {
+        self.write_records(&[]);
+        self.release_effects();
+    }
+
+    /// Works until it is told to stop, or something fails.
+    pub(super) async fn run(mut self) -> Result<(), Failure> {
+        let mut taken = Vec::with_capacity(TAKE_COMMANDS_MAX);
+        loop {
+            if !self.writing && !self.batch.is_empty() {
+                self.submit()?;
+            }
+            let has_room = self.has_room();
+            let timeout = self.state.core.poll_timeout().map(|time| self.clock.instant_of(time));
+            tokio::select! {
+                biased;
+                done = self.done.recv() => self.written(done)?,
+                Some(signal) = self.signals.recv() => self.hear(signal)?,
+                () = sleep_until(timeout), if has_room => self.take_timeout(),
+                () = self.stop.cancelled() => break,
+                count = self.commands.recv_many(&mut taken, TAKE_COMMANDS_MAX), if has_room => {
+                    if count == 0 {
+                        break;
+                    }
+                    taken.drain(..).for_each(|command| self.take(command));
+                }
+                () = std::future::ready(()), if has_room && self.carry.is_some() => {}
+            }
+            if has_room {
+                self.carry_on();
+            }
+        }
+        self.finish().await
+    }
+
+    /// Takes what is queued already, and writes it with a checkpoint.
+    async fn finish(mut self) -> Result<(), Failure> {
+        self.commands.close();
+        while let Some(command) = self.commands.recv().await {
+            self.take(command);
+        }
+        if self.writing {
+            let done = self.done.recv().await;
+            self.written(done)?;
+        }
+        self.bytes_since_checkpoint = self.checkpoint_bytes;
+        self.submit()?;
+        let done = self.done.recv().await;
+        self.written(done)
+    }
+
+    fn has_room(&self) -> bool {
+        self.batch.bytes() < BATCH_BYTES_MAX && self.batch.releases() < BATCH_RELEASES_MAX
+    }
+
+    fn submit(&mut self) -> Result<(), Failure> {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.bytes_since_checkpoint += batch.bytes();
+        if self.bytes_since_checkpoint >= self.checkpoint_bytes {
+            self.bytes_since_checkpoint = 0;
+            batch.checkpoint = Some(self.checkpoint());
+        }
+        self.writing = true;
+        self.batches.send(batch).map_err(|_| Failure::Ended("the writer thread"))
+    }
+
+    /// The state after everything that the batch will make durable.
+    fn checkpoint(&self) -> Checkpoint {
+        let core = &self.state.core;
+        let floor = |topic: TopicId| core.topic_floor(topic).map(|floor| (topic.0, floor.0));
+        Checkpoint {
+            state: codec::encode_checkpoint(&core.snapshot()),
+            floors: core.topic_ids().filter_map(floor).collect::<BTreeMap<_, _>>(),
+            evacuated: self.evacuated.clone(),
+        }
+    }
+
+    fn written(&mut self, done: Option<Done>) -> Result<(), Failure> {
+        let written = done.ok_or(Failure::Ended("the writer thread"))??;
+        self.writing = false;
+        if let Some(segments) = written.segments {
+            self.evacuated.retain(|id| segments.iter().any(|segment| segment.id == *id));
+            self.carry = Carry::choose(&segments, &self.evacuated);
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, signal: Signal) -> Result<(), Failure> {
+        match signal {
+            Signal::Command(command) => self.take(command),
+            Signal::Failed(failure) => return Err(failure),
+            Signal::Carried(Carried { segment, entries }) => {
+                for (key, payload) in entries {
+                    self.batch.put(Some(key), payload);
+                }
+                self.evacuated.insert(segment);
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, command: Command) {
+        let Command { act, bodies, permit } = command;
+        self.state.now = self.clock.now();
+        let reply = act(&mut self.state);
+        self.write_records(&bodies);
+        self.batch.release(reply);
+        self.release_effects();
+        if let Some(permit) = permit {
+            self.batch.keep(permit);
+        }
+    }
+
+    fn take_timeout(&mut self) {
+        self.state.now = self.clock.now();
+        self.state.core.handle_timeout(self.state.now, &mut self.state.out);
+        self.write_records(&[]);
+        self.release_effects();
+    }
+
+    fn carry_on(&mut self) {
+        let Some(carry) = self.carry.take() else { return };
+        match carry.look(&self.state.core) {
+            Step::More(carry) => self.carry = Some(carry),
+            Step::End => {}
+            Step::Move(load, carry) => {
+                self.carry = Some(carry);
+                let (reader, signal) = (self.reader.clone(), self.signal.clone());
+                Handle::current().spawn_blocking(move || {
+                    let answer = match load.run(&reader) {
+                        Ok(Some(carried)) => Signal::Carried(carried),
+                        Ok(None) => return,
+                        Err(failure) => Signal::Failed(failure),
+                    };
+                    signal.send(answer).ok();
+                });
+            }
+        }
+    }
+
+    fn write_records(&mut self, bodies: &[Bytes]) {
+        for record in self.state.out.records.drain(..) {
+            let bodies = match &record {
+                Record::Published { .. } | Record::Forwarded { .. } => bodies,
+                _ => &[],
+            };
+            codec::encode_record(&record, bodies, |key, payload| self.batch.put(key, payload));
+        }
+    }
+
+    fn release_effects(&mut self) {
+        let mut effects = std::mem::take(&mut self.state.out.effects);
+        for effect in effects.drain(..) {
+            if let Some(release) = self.release_of(effect) {
+                self.batch.release(release);
+            }
+        }
+        // Keeps the memory for the next time.
+        self.state.out.effects = effects;
+    }
+
+    fn release_of(&mut self, effect: Effect) -> Option<Release> {
+        let core = &self.state.core;
+        match effect {
+            Effect::Deliver { consumer, subscription, topic, messages } => {
+                let events = self.state.deliver_to(consumer)?;
+                Some(Box::new(move || {
+                    // A consumer that has gone is detached by its own command, and its leases end then.
+                    events.send(Event::Delivered { subscription, topic, messages }).ok();
+                }))
+            }
+            Effect::Load { subscription, topic, from, messages_max } => {
+                let last = core.topic_by_id(topic)?.last;
+                Some(self.job(Load { topic, from, messages_max, last }, move |load, reader| {
+                    let (metas, next) = load.run(reader)?;
+                    Ok(Command::internal(Vec::new(), move |state: &mut State| {
+                        state.core.handle_loaded(subscription, from, &metas, next, state.now, &mut state.out);
+                    }))
+                }))
+            }
+            Effect::Forward { subscription, topic, seq, to: _, attempts, reason } => {
+                let source = core.subscription_by_id(subscription)?.config.name;
+                let forward = Forward { topic, seq, source, attempts, reason };
+                Some(self.job(forward, move |forward, reader| {
+                    let (body, meta) = forward.run(reader)?;
+                    Ok(Command::internal(vec![body], move |state: &mut State| {
+                        state.core.handle_forwarded(subscription, seq, meta, state.now, &mut state.out);
+                    }))
+                }))
+            }
+            Effect::ConsumerClosed { consumer, reason } => {
+                let Consumer { events, .. } = self.state.consumers.remove(&consumer)?;
+                Some(Box::new(move || {
+                    events.send(Event::Closed(reason)).ok();
+                }))
+            }
+        }
+    }
+
+    /// Reads from the journal, once that is allowed, and answers with a command.
+    fn job<J: Send + 'static>(
+        &self,
+        job: J,
+        run: impl FnOnce(&J, &Reader) -> Result<Command, Failure> + Send + 'static,
+    ) -> Release {
+        let (reader, signal, runtime) = (self.reader.clone(), self.signal.clone(), Handle::current());
+        Box::new(move || {
+            runtime.spawn_blocking(move || {
+                let answer = run(&job, &reader).map_or_else(Signal::Failed, Signal::Command);
+                signal.send(answer).ok();
+            });
+        })
+    }
+}
+
+impl Command {
+    /// A command that nobody waits for.
+    pub(super) fn internal(bodies: Vec<Bytes>, act: impl FnOnce(&mut State) + Send + 'static) -> Self {
+        let act: Act = Box::new(move |state| {
+            act(state);
+            Box::new(|| {})
+        });
+        Self { act, bodies, permit: None }
+    }
+}
+
+impl State {
+    fn deliver_to(&mut self, consumer: ConsumerId) -> Option<UnboundedSender<Event>> {
+        if self.consumers.get(&consumer)?.once {
+            return self.consumers.remove(&consumer).map(|consumer| consumer.events);
+        }
+        self.consumers.get(&consumer).map(|consumer| consumer.events.clone())
+    }
+}
+
+async fn sleep_until(instant: Option<tokio::time::Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,135 @@
+//! The one thread that writes: append, one sync for all that gathered, then the effects, in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
+
+use broker_log::{Entry, FRAME_HEADER_BYTES, Journal, Key, SegmentInfo};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::failure::Failure;
+
+/// What happens once everything before it is durable. It must not block.
+pub(super) type Release = Box<dyn FnOnce() + Send>;
+
+/// What one sync covers.
+#[derive(Default)]
+pub(super) struct Batch {
+    entries: Vec<(Option<Key>, Vec<u8>)>,
+    bytes: u64,
+    releases: Vec<Release>,
+    /// Room in the queue that is given back once the batch is written.
+    permits: Vec<OwnedSemaphorePermit>,
+    pub(super) checkpoint: Option<Checkpoint>,
+}
+
+/// A checkpoint of the state after a batch.
+#[derive(Debug)]
+pub(super) struct Checkpoint {
+    pub(super) state: Vec<u8>,
+    /// For each topic the last message of those that nobody needs. A topic that isn't named is not needed at all.
+    pub(super) floors: BTreeMap<u32, u64>,
+    /// Segments whose live messages were written again.
+    pub(super) evacuated: BTreeSet<u64>,
+}
+
+/// What became of a batch.
+pub(super) type Done = Result<Written, Failure>;
+
+/// What the engine hears about a batch that is durable.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    /// After a checkpoint: the segments that are left.
+    pub(super) segments: Option<Vec<SegmentInfo>>,
+}
+
+/// The writer thread's side.
+pub(super) struct Writer {
+    pub(super) journal: Journal,
+    pub(super) journal_bytes: Arc<AtomicU64>,
+}
+
+impl Batch {
+    pub(super) fn put(&mut self, key: Option<Key>, payload: Vec<u8>) {
+        self.bytes += FRAME_HEADER_BYTES + payload.len() as u64;
+        self.entries.push((key, payload));
+    }
+
+    pub(super) fn release(&mut self, release: Release) {
+        self.releases.push(release);
+    }
+
+    pub(super) fn keep(&mut self, permit: OwnedSemaphorePermit) {
+        self.permits.push(permit);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.releases.is_empty() && self.checkpoint.is_none()
+    }
+
+    /// What the batch adds to the journal.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn releases(&self) -> usize {
+        self.releases.len()
+    }
+}
+
+impl Writer {
+    /// Writes batch after batch until there are no more, or one fails.
+    pub(super) fn run(mut self, batches: &Receiver<Batch>, done: &UnboundedSender<Done>) {
+        while let Ok(batch) = batches.recv() {
+            let outcome = self.write(batch);
+            let failed = outcome.is_err();
+            if done.send(outcome).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    fn write(&mut self, batch: Batch) -> Done {
+        let Batch { entries, releases, permits, checkpoint, bytes: _ } = batch;
+        if !entries.is_empty() {
+            let pieces: Vec<[&[u8]; 1]> = entries.iter().map(|(_, payload)| [payload.as_slice()]).collect();
+            let entries: Vec<Entry<'_>> =
+                entries.iter().zip(&pieces).map(|((key, _), payload)| Entry { key: *key, payload }).collect();
+            self.journal.append(&entries)?;
+            self.journal.sync()?;
+        }
+        drop(permits);
+        for release in releases {
+            release();
+        }
+        let segments = checkpoint.map(|checkpoint| self.checkpoint(&checkpoint)).transpose()?;
+        self.journal_bytes.store(self.journal.bytes_on_disk(), Ordering::Relaxed);
+        Ok(Written { segments })
+    }
+
+    fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<Vec<SegmentInfo>, Failure> {
+        self.journal.checkpoint(self.journal.durable(), &checkpoint.state)?;
+        for segment in self.journal.segments() {
+            if !segment.sealed || !checkpoint.frees(&segment) {
+                continue;
+            }
+            match self.journal.remove_segment(segment.id) {
+                Ok(()) => tracing::debug!(segment = segment.id, bytes = segment.bytes, "Removed a dead segment."),
+                // An older checkpoint, kept in case that the newest is damaged, still needs it.
+                Err(broker_log::Error::SegmentInUse { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(self.journal.segments())
+    }
+}
+
+impl Checkpoint {
+    /// Whether nobody needs anything of the segment.
+    fn frees(&self, segment: &SegmentInfo) -> bool {
+        let is_dead = |stream, last| self.floors.get(&stream).is_none_or(|floor| last <= *floor);
+        self.evacuated.contains(&segment.id) || segment.streams.iter().all(|span| is_dead(span.stream, span.last))
+    }
+}

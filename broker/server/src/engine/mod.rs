@@ -1,0 +1,223 @@
+//! The seam between the gRPC layer and whatever keeps the messages.
+//!
+//! **Invariant:** the gRPC layer talks to an [`Engine`] only, in the terms of this module: names, settings, messages,
+//! leases, ack ids. How an engine numbers and stores them is its own affair.
+
+pub(crate) mod embedded;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use broker_core::{AckDeadline, ProjectName, SubscriptionConfig, SubscriptionName, TopicConfig, TopicName};
+use bytes::Bytes;
+
+/// What keeps topics, subscriptions and messages, and gives messages out on leases.
+///
+/// A call that changes something returns once the change is durable.
+pub(crate) trait Engine: Clone + Send + Sync + 'static {
+    /// A stream of leases.
+    type Leases: Leases;
+
+    /// Creates a topic.
+    fn create_topic(&self, config: TopicConfig) -> impl Future<Output = Result<(), Error>> + Send;
+    /// A topic's settings.
+    fn topic(&self, name: TopicName) -> impl Future<Output = Result<TopicConfig, Error>> + Send;
+    /// The topics of a project by name.
+    fn topics(
+        &self,
+        project: ProjectName,
+        page: Page<TopicName>,
+    ) -> impl Future<Output = Result<Vec<TopicConfig>, Error>> + Send;
+    /// Deletes a topic; its subscriptions keep what they hold.
+    fn delete_topic(&self, name: TopicName) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Creates a subscription. It sees what is published from now on.
+    fn create_subscription(&self, config: SubscriptionConfig) -> impl Future<Output = Result<(), Error>> + Send;
+    /// A subscription's settings.
+    fn subscription(&self, name: SubscriptionName) -> impl Future<Output = Result<Subscription, Error>> + Send;
+    /// The subscriptions of a project by name.
+    fn subscriptions(
+        &self,
+        project: ProjectName,
+        page: Page<SubscriptionName>,
+    ) -> impl Future<Output = Result<Vec<Subscription>, Error>> + Send;
+    /// The subscriptions of a topic by name.
+    fn topic_subscriptions(
+        &self,
+        topic: TopicName,
+        page: Page<SubscriptionName>,
+    ) -> impl Future<Output = Result<Vec<SubscriptionName>, Error>> + Send;
+    /// Deletes a subscription with all that it holds.
+    fn delete_subscription(&self, name: SubscriptionName) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Publishes messages; their ids come back in the same order.
+    fn publish(
+        &self,
+        topic: TopicName,
+        messages: Vec<Message>,
+    ) -> impl Future<Output = Result<Vec<MessageId>, Error>> + Send;
+
+    /// Leases up to `messages_max` messages; waits at most `patience` for the first.
+    fn pull(
+        &self,
+        subscription: SubscriptionName,
+        messages_max: u32,
+        patience: Duration,
+    ) -> impl Future<Output = Result<Vec<Lease>, Error>> + Send;
+    /// Opens a stream of leases.
+    fn subscribe(
+        &self,
+        subscription: SubscriptionName,
+        flow: Flow,
+    ) -> impl Future<Output = Result<Self::Leases, Error>> + Send;
+    /// Acks what the ids stand for. An id whose lease has ended is no error.
+    fn acknowledge(
+        &self,
+        subscription: SubscriptionName,
+        ack_ids: Vec<AckId>,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+    /// Lets leases end `deadline_ms` from now; 0 gives the messages back.
+    fn modify_ack_deadline(
+        &self,
+        subscription: SubscriptionName,
+        changes: Vec<DeadlineChange>,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// How everything stands.
+    fn stats(&self) -> impl Future<Output = Result<Stats, Error>> + Send;
+}
+
+/// A stream of leases. Dropping it ends it like [`Ending::Graceful`].
+pub(crate) trait Leases: Send + 'static {
+    /// A handle that changes the stream while somebody waits for its next leases.
+    type Control: LeaseControl;
+
+    /// The next leases, at least one. Safe to cancel.
+    fn next(&mut self) -> impl Future<Output = Result<Vec<Lease>, Error>> + Send;
+    /// Whether messages with one ordering key come in order.
+    fn is_ordered(&self) -> bool;
+    /// A handle for changes.
+    fn control(&self) -> Self::Control;
+    /// Ends the stream.
+    fn end(self, ending: Ending);
+}
+
+/// Changes a stream of leases.
+pub(crate) trait LeaseControl: Send + Sync + 'static {
+    /// Sets how long later leases last.
+    fn set_ack_deadline(&self, deadline: AckDeadline) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// How a stream of leases ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The consumer lives on: its leases run to their deadlines, and it may still ack them.
+    Graceful,
+    /// The consumer is gone: its leases go back at once, and no attempt is counted.
+    ConnectionLost,
+}
+
+/// A message as it was published: parsed, within its limits.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Message {
+    pub(crate) data: Bytes,
+    pub(crate) attributes: HashMap<String, String>,
+    /// Empty: unordered.
+    pub(crate) ordering_key: String,
+}
+
+/// A message that somebody holds until a deadline.
+#[derive(Clone, Debug)]
+pub(crate) struct Lease {
+    pub(crate) ack_id: AckId,
+    pub(crate) message_id: MessageId,
+    pub(crate) publish_time_ms: u64,
+    /// The how-manieth delivery this is, if the subscription has a dead-letter policy.
+    pub(crate) attempt: Option<u32>,
+    pub(crate) message: Message,
+}
+
+/// Names a lease to its engine; opaque text to everybody else.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct AckId(pub(crate) String);
+
+/// Names a message; unique in its topic.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct MessageId(pub(crate) String);
+
+/// A new deadline for one lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DeadlineChange {
+    pub(crate) ack_id: AckId,
+    pub(crate) deadline_ms: u32,
+}
+
+/// What a stream of leases asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flow {
+    /// The most messages that are out at a time; 0 leaves it to the engine.
+    pub(crate) messages_max: u32,
+    /// The most bytes that are out at a time; 0 leaves it to the engine.
+    pub(crate) bytes_max: u64,
+    /// How long each lease lasts.
+    pub(crate) ack_deadline: AckDeadline,
+}
+
+/// A part of a list that is sorted by name.
+#[derive(Clone, Debug)]
+pub(crate) struct Page<N> {
+    /// The last name of the page before.
+    pub(crate) after: Option<N>,
+    /// The most that is wanted.
+    pub(crate) limit: usize,
+}
+
+/// A subscription's settings as they stand.
+#[derive(Clone, Debug)]
+pub(crate) struct Subscription {
+    pub(crate) config: SubscriptionConfig,
+    /// The topic was deleted since.
+    pub(crate) topic_deleted: bool,
+}
+
+/// How everything stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Stats {
+    pub(crate) subscriptions: Vec<SubscriptionStats>,
+    pub(crate) journal_bytes: u64,
+}
+
+/// How one subscription stands.
+#[derive(Clone, Debug)]
+pub(crate) struct SubscriptionStats {
+    pub(crate) subscription: Subscription,
+    pub(crate) backlog_messages: u64,
+    pub(crate) outstanding_messages: u64,
+    pub(crate) delayed_messages: u64,
+    pub(crate) consumers: u32,
+    pub(crate) dead_lettered_messages: u64,
+}
+
+/// Why an engine refused.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The core refused.
+    #[error(transparent)]
+    Refused(#[from] broker_core::Error),
+    /// An ack id that no engine of this kind gave out.
+    #[error("`{0}` is not an ack id")]
+    AckId(String),
+    /// Too much is waiting already.
+    #[error("the broker is busy: {0} is full")]
+    Busy(&'static str),
+    /// The engine stops, or has failed.
+    #[error("the broker is stopping")]
+    Unavailable,
+}
+
+impl fmt::Display for AckId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
