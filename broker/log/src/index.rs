@@ -357,3 +357,68 @@ fn directory(index: &MemoryIndex) -> Vec<StreamRange> {
 fn count(length: usize) -> u32 {
     u32::try_from(length).expect("a segment of less than 4 GiB has fewer entries")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ENTRY: IndexEntry = IndexEntry { first: 1 << 40, count: 7, offset: 4096, payload_bytes: 512 };
+
+    fn seed() -> Seed {
+        Seed::new(5, 6)
+    }
+
+    #[test]
+    fn an_entry_comes_back_as_it_was_written() {
+        assert_eq!(IndexEntry::decode(&ENTRY.encode(seed(), 3), seed(), 3), Some(ENTRY));
+    }
+
+    #[test]
+    fn an_entry_with_any_bit_flipped_or_at_another_place_is_refused() {
+        let bytes = ENTRY.encode(seed(), 3);
+        for bit in 0..ENTRY_LEN * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(IndexEntry::decode(&flipped, seed(), 3), None, "bit {bit}");
+        }
+        assert_eq!(IndexEntry::decode(&bytes, seed(), 4), None);
+        assert_eq!(IndexEntry::decode(&bytes[..ENTRY_LEN - 1], seed(), 3), None);
+    }
+
+    #[test]
+    fn an_entry_that_is_no_range_is_refused_though_its_checksum_fits() {
+        for bad in [IndexEntry { count: 0, ..ENTRY }, IndexEntry { first: u64::MAX, ..ENTRY }] {
+            assert_eq!(IndexEntry::decode(&bad.encode(seed(), 3), seed(), 3), None);
+        }
+    }
+
+    #[test]
+    fn a_directory_comes_back_as_it_was_written_and_only_so() {
+        let mut buffer = vec![0; HEADER_LEN];
+        for (stream, entries) in [(1, 2), (9, 3)] {
+            buffer.put_u32_le(stream);
+            buffer.put_u32_le(entries);
+            buffer.put_u64_le(10);
+            buffer.put_u64_le(20);
+        }
+        Header { id: 4, salt: 8, end: 999, streams: 2, entries: 5 }.encode_into(&mut buffer);
+        let span = |stream| StreamSpan { stream, first: 10, last: 20 };
+        let streams =
+            [StreamRange { span: span(1), start: 0, entries: 2 }, StreamRange { span: span(9), start: 2, entries: 3 }];
+        assert_eq!(Header::decode(&buffer).unwrap().directory(&buffer).unwrap(), streams);
+        for bit in 0..buffer.len() * 8 {
+            let mut flipped = buffer.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let directory = Header::decode(&flipped).and_then(|header| header.directory(&flipped));
+            assert_eq!(directory, None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn only_our_own_names_are_indexes() {
+        assert_eq!(parse_name(&file_name(12)), Some(12));
+        for name in ["segment-12.idx", "segment-.idx", &crate::segment::file_name(12)] {
+            assert_eq!(parse_name(name), None, "{name}");
+        }
+    }
+}

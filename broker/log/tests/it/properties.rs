@@ -304,8 +304,6 @@ impl Machine {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
-
     #[test]
     fn what_was_synced_survives_every_crash_and_the_rest_is_a_prefix(ops in prop::collection::vec(op(), 1..80)) {
         let mut machine = Machine::new();
