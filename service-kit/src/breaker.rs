@@ -204,3 +204,122 @@ impl Drop for Permit<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    const SETTINGS: Settings = Settings { failures_to_open: 3, open_ms: 1_000, open_ms_max: 3_000 };
+
+    fn breaker() -> (Breaker, CancellationToken) {
+        (Breaker::new("test", SETTINGS), CancellationToken::new())
+    }
+
+    fn down<T>() -> Result<T, Unavailable> {
+        Err(Unavailable("down".into()))
+    }
+
+    /// Calls that fail until `up_after`, and how many there were.
+    async fn call_until_up(breaker: &Breaker, stopping: &CancellationToken, up_after: Duration) -> u32 {
+        let (calls, began) = (AtomicU32::new(0), Instant::now());
+        let answer = breaker.until_answered(stopping, || async {
+            calls.fetch_add(1, Ordering::Relaxed);
+            if began.elapsed() < up_after { down() } else { Ok("answer") }
+        });
+        assert_eq!(answer.await, Ok("answer"));
+        calls.into_inner()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_leaves_it_closed() {
+        let (breaker, stopping) = breaker();
+        assert_eq!(call_until_up(&breaker, &stopping, Duration::ZERO).await, 1);
+        assert_eq!(breaker.state(), State::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_opens_after_failures_in_a_row_and_probes_at_growing_distances() {
+        let (breaker, stopping) = breaker();
+        let mut seen = breaker.shared.state.subscribe();
+        let began = Instant::now();
+        let calls = call_until_up(&breaker, &stopping, Duration::from_secs(9));
+        let opened = async {
+            seen.wait_for(|state| *state == State::Open).await.unwrap();
+            began.elapsed()
+        };
+        let (calls, opened) = tokio::join!(calls, opened);
+        assert!(opened < Duration::from_secs(1), "three failures come quickly: {opened:?}");
+        // Three to open it, then probes after 1 s, 2 s, 3 s and 3 s, each a little late by the caller's own pause.
+        assert_eq!(calls, 3 + 4);
+        assert_eq!(breaker.state(), State::Closed);
+        assert_eq!(breaker.shared.inner().open_ms, SETTINGS.open_ms, "the next outage begins anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_between_answers_does_not_open_it() {
+        let (breaker, stopping) = breaker();
+        for _ in 0..10 {
+            let first = AtomicU32::new(0);
+            let answer = breaker.until_answered(&stopping, || async {
+                if first.fetch_add(1, Ordering::Relaxed) < 2 { down() } else { Ok(()) }
+            });
+            answer.await.unwrap();
+            assert_eq!(breaker.state(), State::Closed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_it_is_open_one_call_finds_out_for_all() {
+        let (breaker, stopping) = breaker();
+        let (calls, up) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let mut callers = tokio::task::JoinSet::new();
+        for _ in 0..100 {
+            let (breaker, stopping, calls, up) = (breaker.clone(), stopping.clone(), calls.clone(), up.clone());
+            callers.spawn(async move {
+                let call = || async {
+                    calls.fetch_add(1, Ordering::Relaxed);
+                    // An answer takes its time, so that callers could crowd in meanwhile.
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    if up.load(Ordering::Relaxed) == 0 { down() } else { Ok(()) }
+                };
+                breaker.until_answered(&stopping, call).await.unwrap();
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        assert_eq!(breaker.state(), State::Open);
+        let before = calls.load(Ordering::Relaxed);
+        assert_eq!(before, 100, "those that were under way when it opened");
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        let probes = calls.load(Ordering::Relaxed) - before;
+        assert!((2..=3).contains(&probes), "{probes} probes at 1 s, 3 s and 6 s");
+        up.store(1, Ordering::Relaxed);
+        callers.join_all().await;
+        assert_eq!(breaker.state(), State::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_probe_leaves_the_probe_to_the_next_caller() {
+        let (breaker, stopping) = breaker();
+        let never = breaker.until_answered(&stopping, || async { down::<()>() });
+        assert!(tokio::time::timeout(Duration::from_millis(900), never).await.is_err());
+        assert_eq!(breaker.state(), State::Open);
+        let hangs = breaker.until_answered(&stopping, std::future::pending::<Result<(), _>>);
+        assert!(tokio::time::timeout(Duration::from_secs(2), hangs).await.is_err());
+        assert_eq!(call_until_up(&breaker, &stopping, Duration::ZERO).await, 1);
+        assert_eq!(breaker.state(), State::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_ends_the_wait_and_not_the_call() {
+        let (breaker, stopping) = breaker();
+        let call = breaker.until_answered(&stopping, || async {
+            stopping.cancel();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok::<_, Unavailable>("charged")
+        });
+        assert_eq!(call.await, Ok("charged"));
+        assert_eq!(breaker.until_answered(&stopping, || async { down::<()>() }).await, Err(Interrupted));
+    }
+}

@@ -1,0 +1,43 @@
+//! The kit against a real database and a small broker made for it.
+
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+
+mod consumer;
+mod database;
+mod fake;
+mod relay;
+mod server;
+
+use std::time::Duration;
+
+use service_kit::broker::BrokerConfig;
+use service_kit::db::Database;
+use tempfile::TempDir;
+
+/// How long a condition may take to come true, in milliseconds. Generous: it only bounds a failure.
+const DEADLINE_MS: u64 = 30_000;
+
+/// Waits until the condition holds, and fails the test when it does not within the deadline.
+async fn until<F: AsyncFnMut() -> bool>(what: &str, mut condition: F) {
+    let waiting = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_millis(DEADLINE_MS), waiting).await;
+    assert!(waited.is_ok(), "it did not come true in time: {what}");
+}
+
+fn broker(fake: &fake::Fake) -> BrokerConfig {
+    BrokerConfig { broker_url: format!("http://{}", fake.address()), project: "test".into() }
+}
+
+async fn database() -> (TempDir, Database) {
+    let folder = TempDir::new().unwrap();
+    let database = Database::open(&url(&folder), &database::MIGRATIONS).await.unwrap();
+    (folder, database)
+}
+
+fn url(folder: &TempDir) -> String {
+    format!("sqlite://{}", folder.path().join("below/kit.db").display())
+}

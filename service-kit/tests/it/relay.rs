@@ -1,0 +1,170 @@
+//! The outbox and its relay.
+
+use std::collections::HashMap;
+
+use orderflow_proto::google::pubsub::v1::PubsubMessage;
+use service_kit::CancellationToken;
+use service_kit::db::{self, Database};
+use service_kit::outbox::{self, BATCH_EVENTS_MAX, NewEvent, PAYLOAD_BYTES_MAX, Relay};
+use tokio::task::JoinHandle;
+
+use crate::fake::Fake;
+
+fn event(key: &str, data: &str) -> NewEvent {
+    let payload = data.as_bytes().to_vec();
+    NewEvent { topic: "order-events", ordering_key: key.into(), kind: "test.Happened", payload }
+}
+
+/// Enqueues the events in one transaction and gives their ids.
+async fn enqueue(database: &Database, events: Vec<NewEvent>) -> Result<Vec<String>, db::Error> {
+    let job = database.write(move |connection| {
+        Box::pin(async move {
+            let mut ids = Vec::new();
+            for event in events {
+                ids.push(outbox::enqueue(connection, "test-service", event).await?);
+            }
+            Ok(ids)
+        })
+    });
+    job.await
+}
+
+async fn waiting(database: &Database) -> i64 {
+    sqlx::query_scalar("SELECT COUNT(*) FROM outbox").fetch_one(database.reads()).await.unwrap()
+}
+
+async fn relay(database: &Database, fake: &Fake) -> (CancellationToken, JoinHandle<()>) {
+    let token = CancellationToken::new();
+    let relay = Relay::open(database.clone(), &crate::broker(fake)).await.unwrap();
+    let running = relay.run(token.clone());
+    (token, tokio::spawn(async move { running.await.unwrap() }))
+}
+
+async fn drained(database: &Database) {
+    crate::until("the outbox is empty", async || waiting(database).await == 0).await;
+}
+
+/// The payloads of each key in the order of publication, copies of an event left out.
+fn by_key(messages: &[PubsubMessage]) -> HashMap<String, Vec<String>> {
+    let mut seen = std::collections::HashSet::new();
+    let mut keys: HashMap<String, Vec<String>> = HashMap::new();
+    for message in messages.iter().filter(|message| seen.insert(message.attributes["ce-id"].clone())) {
+        let data = String::from_utf8(message.data.to_vec()).unwrap();
+        keys.entry(message.ordering_key.clone()).or_default().push(data);
+    }
+    keys
+}
+
+fn expected(keys: usize, each: usize) -> HashMap<String, Vec<String>> {
+    (0..keys).map(|key| (format!("key {key}"), (0..each).map(|at| at.to_string()).collect())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_arrives_with_its_attributes() {
+    let (_folder, database) = crate::database().await;
+    let fake = Fake::start();
+    let before = enqueue(&database, vec![event("a", "before the start")]).await.unwrap();
+    let (token, running) = relay(&database, &fake).await;
+    drained(&database).await;
+    let after = enqueue(&database, vec![event("", "after the start")]).await.unwrap();
+    drained(&database).await;
+    let published = fake.published("order-events");
+    assert_eq!(published.len(), 2);
+    for (message, id) in published.iter().zip(before.iter().chain(&after)) {
+        assert_eq!(&message.attributes["ce-id"], id);
+        assert_eq!(message.attributes["ce-type"], "test.Happened");
+        assert_eq!(message.attributes["ce-source"], "test-service");
+        assert!(message.attributes["ce-time"].parse::<prost_types::Timestamp>().is_ok(), "{:?}", message.attributes);
+    }
+    assert_eq!((published[0].ordering_key.as_str(), &published[0].data[..]), ("a", &b"before the start"[..]));
+    token.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_an_undone_transaction_is_not_told() {
+    let (_folder, database) = crate::database().await;
+    let fake = Fake::start();
+    let (token, running) = relay(&database, &fake).await;
+    let undone = database.write(|connection| {
+        Box::pin(async move {
+            outbox::enqueue(connection, "test-service", event("a", "undone")).await?;
+            Err::<(), _>(db::Error::Poisoned)
+        })
+    });
+    assert!(undone.await.is_err());
+    enqueue(&database, vec![event("a", "told")]).await.unwrap();
+    drained(&database).await;
+    assert_eq!(by_key(&fake.published("order-events"))["a"], ["told"]);
+    token.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn order_is_kept_for_each_key_over_many_batches_and_failures() {
+    let (_folder, database) = crate::database().await;
+    let fake = Fake::start();
+    let (keys, each) = (7, BATCH_EVENTS_MAX as usize / 5);
+    fake.state().fail_keys_once.extend(["key 2".to_owned(), "key 5".to_owned()]);
+    for at in 0..each {
+        let events = (0..keys).map(|key| event(&format!("key {key}"), &at.to_string()));
+        enqueue(&database, events.collect()).await.unwrap();
+    }
+    let (token, running) = relay(&database, &fake).await;
+    drained(&database).await;
+    assert_eq!(by_key(&fake.published("order-events")), expected(keys, each));
+    assert!(fake.state().fail_keys_once.is_empty());
+    token.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_when_the_broker_is_killed_again_and_again() {
+    let (_folder, database) = crate::database().await;
+    let mut fake = Fake::start();
+    let (token, running) = relay(&database, &fake).await;
+    let (keys, each) = (5, 60);
+    for at in 0..each {
+        match at % 20 {
+            5 => fake.kill(),
+            15 => fake.revive(),
+            _ => {}
+        }
+        let events = (0..keys).map(|key| event(&format!("key {key}"), &at.to_string()));
+        enqueue(&database, events.collect()).await.unwrap();
+    }
+    drained(&database).await;
+    assert_eq!(by_key(&fake.published("order-events")), expected(keys, each));
+    token.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_waits_until_the_broker_has_said_that_it_has_it() {
+    let (_folder, database) = crate::database().await;
+    let mut fake = Fake::start();
+    fake.state().lose_replies = true;
+    let (token, running) = relay(&database, &fake).await;
+    let ids = enqueue(&database, vec![event("a", "1")]).await.unwrap();
+    crate::until("the broker has it", async || fake.published("order-events").len() == 1).await;
+    assert_eq!(waiting(&database).await, 1, "the reply is still under way");
+    fake.kill();
+    fake.state().lose_replies = false;
+    fake.revive();
+    drained(&database).await;
+    let copies = fake.published("order-events");
+    assert_eq!(copies.len(), 2, "a lost reply makes a copy");
+    assert!(copies.iter().all(|copy| copy.attributes["ce-id"] == ids[0]), "with the same id");
+    token.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_event_that_is_too_large_is_refused() {
+    let (_folder, database) = crate::database().await;
+    let sized = |bytes| NewEvent { payload: vec![0; bytes], ..event("a", "") };
+    assert!(enqueue(&database, vec![sized(PAYLOAD_BYTES_MAX)]).await.is_ok());
+    let refused = enqueue(&database, vec![sized(PAYLOAD_BYTES_MAX + 1)]).await;
+    assert!(matches!(refused, Err(db::Error::TooLarge { .. })), "{refused:?}");
+    assert_eq!(waiting(&database).await, 1);
+}
