@@ -49,8 +49,8 @@ pub(crate) struct World {
     /// Effects, and how many records must be durable before each.
     held_back: VecDeque<(usize, Effect)>,
     consumer_last: u64,
-    /// How often what happened, so that a random test can show that it reaches everything.
-    pub(crate) seen: BTreeMap<&'static str, u64>,
+    /// What happened, so that a random test can show that it reaches everything.
+    pub(crate) seen: BTreeSet<&'static str>,
 }
 
 pub(crate) fn topic_name(id: &str) -> TopicName {
@@ -109,7 +109,7 @@ impl World {
             metas: Metas::new(),
             held_back: VecDeque::new(),
             consumer_last: 0,
-            seen: BTreeMap::new(),
+            seen: BTreeSet::new(),
         };
         world.judge(out, Cause::Other, &[]);
         world
@@ -154,20 +154,16 @@ impl World {
         let name = subscription_name(subscription);
         self.consumer_last += 1;
         let id = ConsumerId(self.consumer_last);
-        if let Some(subscription) = self.model.subscription_id(&name) {
-            self.run.consumers.insert(id, Attached { subscription, attach });
-        }
-        let attached =
-            self.call(Cause::Other, &[], |broker, now, out| broker.handle_attach(id, &name, attach, now, out));
-        if attached.is_err() {
-            self.run.consumers.remove(&id);
-        }
-        attached.map(|_| id)
+        let mut out = Output::new();
+        let subscription = self.broker.handle_attach(id, &name, attach, self.now, &mut out)?;
+        self.run.consumers.insert(id, Attached { subscription, attach });
+        self.finish(out, Cause::Other, &[]);
+        Ok(id)
     }
 
     pub(crate) fn detach(&mut self, consumer: ConsumerId, detach: Detach) {
-        self.run.consumers.remove(&consumer);
-        if detach == Detach::ConnectionLost {
+        let attached = self.run.consumers.remove(&consumer).is_some();
+        if attached && detach == Detach::ConnectionLost {
             self.run.leases.retain(|_, lease| lease.consumer != consumer);
         }
         self.call(Cause::Other, &[], |broker, now, out| broker.handle_detach(consumer, detach, now, out));
@@ -329,7 +325,7 @@ impl World {
     }
 
     pub(crate) fn saw(&mut self, what: &'static str) {
-        *self.seen.entry(what).or_default() += 1;
+        self.seen.insert(what);
     }
 
     fn count_what_happened(&mut self, out: &Output) {
@@ -410,12 +406,16 @@ impl World {
     fn call<T>(&mut self, cause: Cause, metas: &[Meta], call: impl FnOnce(&mut Broker, Time, &mut Output) -> T) -> T {
         let mut out = Output::new();
         let result = call(&mut self.broker, self.now, &mut out);
+        self.finish(out, cause, metas);
+        result
+    }
+
+    fn finish(&mut self, out: Output, cause: Cause, metas: &[Meta]) {
         self.judge(out, cause, metas);
         if self.prompt {
             self.sync();
             self.answer_all();
         }
-        result
     }
 
     pub(crate) fn answer_all(&mut self) {
