@@ -48,6 +48,12 @@ impl<S: Orders> PaymentEvents<S> {
         Self { app, database: Breaker::new("database", Settings::default()) }
     }
 
+    /// What makes outcomes wait while the database is unavailable.
+    #[cfg(test)]
+    pub(crate) fn database(&self) -> &Breaker {
+        &self.database
+    }
+
     async fn settle(
         &self,
         event: &Event,

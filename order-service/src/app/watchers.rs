@@ -63,6 +63,13 @@ impl Watchers {
         }
     }
 
+    /// Whether nobody watches and nothing is left of those who did.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let watched = self.lock();
+        watched.orders.is_empty() && watched.watches == 0
+    }
+
     fn lock(&self) -> MutexGuard<'_, Watched> {
         // Nothing in the critical sections panics halfway through a change.
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
