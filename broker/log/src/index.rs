@@ -182,8 +182,7 @@ pub(crate) fn parse_name(name: &str) -> Option<u64> {
 
 /// Writes the index file of a segment that was synced up to `end`.
 ///
-/// It is synced before the next segment is created, so that an index file which outlived an earlier seal of the same
-/// segment can only be met while that segment is the last one, or the one before a segment that never began.
+/// It is synced, so that a loss of power does not cost a scan of the segment at the next open.
 pub(crate) fn write<D: Disk>(disk: &D, id: u64, salt: u64, end: u64, index: &MemoryIndex) -> Result<Sealed, Error> {
     let seed = Seed::new(id, salt);
     let streams = directory(index);

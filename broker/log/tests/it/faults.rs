@@ -58,17 +58,15 @@ fn what_a_failed_sync_left_in_the_cache_is_written_again_before_it_counts_as_dur
 
 #[test]
 fn a_segment_header_whose_sync_failed_is_written_again() {
-    let disk = SimDisk::default();
-    // Opening an empty disk creates the segment, writes its header and syncs it.
-    disk.fail_after(2);
-    assert!(matches!(open(&disk), Err(Error::Io { action: "sync", .. })));
-    let mut journal = open(&disk).unwrap().0;
-    append(&mut journal, &[numbered(1, 1, 100)]).unwrap();
-    journal.sync().unwrap();
-    drop(journal);
-    for seed in 0..20 {
+    for seed in 0..40 {
+        let disk = SimDisk::default();
+        // Opening an empty disk creates the segment, writes its header and syncs it.
+        disk.fail_after(2);
+        assert!(matches!(open(&disk), Err(Error::Io { action: "sync", .. })));
+        drop(open(&disk).unwrap());
+        // The mark behind the header may have made the file longer without its bytes.
         disk.lose_power(seed);
-        assert_eq!(replay_all(&open(&disk).unwrap().0).unwrap(), [numbered(1, 1, 100)]);
+        open(&disk).unwrap();
     }
 }
 

@@ -159,6 +159,41 @@ fn a_segment_that_was_sealed_before_a_crash_is_not_taken_for_torn() {
 }
 
 #[test]
+fn an_index_file_of_an_earlier_seal_is_not_believed() {
+    let disk = SimDisk::default();
+    let mut journal = open(&disk).unwrap().0;
+    let entries: Vec<_> = (0..4).map(|number| numbered(1, number, 1000)).collect();
+    append(&mut journal, &entries).unwrap();
+    drop(journal);
+    let earlier = disk.bytes(&index_file(1));
+    // The crash takes the next segment away, so that the first one grows and is sealed a second time.
+    disk.delete(&segment_file(2));
+    let mut journal = open(&disk).unwrap().0;
+    append(&mut journal, &[numbered(1, 3, 100), numbered(1, 4, 3900)]).unwrap();
+    drop(journal);
+    // The second crash leaves the old index and a next segment that never began.
+    let later = disk.bytes(&index_file(1));
+    disk.alter(&index_file(1), |bytes| *bytes = earlier);
+    disk.alter(&segment_file(2), Vec::clear);
+    let journal = open(&disk).unwrap().0;
+    assert_eq!(journal.reader().scan(1, 0, 99, u64::MAX).unwrap().len(), 4);
+    assert_eq!(disk.bytes(&index_file(1)), later);
+}
+
+#[test]
+fn an_index_file_is_durable_before_the_next_segment_has_frames() {
+    for seed in 0..10 {
+        let disk = SimDisk::default();
+        let mut journal = open(&disk).unwrap().0;
+        append(&mut journal, &[numbered(1, 1, 2000), numbered(1, 2, 3000)]).unwrap();
+        let index = disk.bytes(&index_file(1));
+        drop(journal);
+        disk.lose_power(seed);
+        assert_eq!(disk.bytes(&index_file(1)), index);
+    }
+}
+
+#[test]
 fn replay_starts_at_any_boundary_and_nowhere_else() {
     let disk = SimDisk::default();
     let mut journal = open(&disk).unwrap().0;
