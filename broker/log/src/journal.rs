@@ -1,5 +1,5 @@
 use std::fmt;
-use std::ops::ControlFlow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::checkpoint::{self, CheckpointHeader, Kept};
@@ -409,24 +409,22 @@ fn visit_entries<F: DiskFile, E: From<Error>>(
     file: &F,
     id: u64,
     seed: Seed,
-    range: std::ops::Range<u64>,
+    range: Range<u64>,
     visit: &mut impl FnMut(Position, Option<Key>, &[u8]) -> Result<(), E>,
 ) -> Result<(), E> {
     let name = segment::file_name(id);
     let mut scanner = Scanner::new(file, seed, range.start, range.end);
     loop {
-        let flow = match scanner.step().map_err(Error::io("read", &name))? {
+        let (offset, reason) = match scanner.step().map_err(Error::io("read", &name))? {
             Step::Entry { offset, key, payload, .. } => {
                 visit(Position { segment: id, offset }, key, payload)?;
-                ControlFlow::Continue(())
+                continue;
             }
-            Step::End { .. } => ControlFlow::Break(Ok(())),
-            Step::Mark { offset } => ControlFlow::Break(Err((offset, "a mark stands between the frames"))),
-            Step::Bad { offset, reason } => ControlFlow::Break(Err((offset, reason))),
+            Step::End { .. } => return Ok(()),
+            Step::Mark { offset } => (offset, "a mark stands between the frames"),
+            Step::Bad { offset, reason } => (offset, reason),
         };
-        if let ControlFlow::Break(outcome) = flow {
-            return outcome.map_err(|(offset, reason)| E::from(Error::corrupt(&name, offset, reason)));
-        }
+        return Err(Error::corrupt(&name, offset, reason).into());
     }
 }
 
