@@ -56,14 +56,52 @@ where
         eprintln!("{name}: {error}");
         return ExitCode::FAILURE;
     }
-    let signals = match Signals::listen() {
+    let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => {
             error!(service = name, %error, "the process cannot listen for signals");
             return ExitCode::FAILURE;
         }
     };
-    supervise(name, Duration::from_millis(config.grace_ms), signals, service).await
+    supervise(name, Duration::from_millis(config.grace_ms), async || signals.next().await, service).await
+}
+
+async fn supervise<S, F, E>(name: &'static str, grace: Duration, mut signal: impl AsyncFnMut(), service: S) -> ExitCode
+where
+    S: FnOnce(CancellationToken) -> F,
+    F: Future<Output = Result<(), E>>,
+    E: Error + 'static,
+{
+    let token = CancellationToken::new();
+    let mut running = std::pin::pin!(service(token.clone()));
+    let result = tokio::select! {
+        result = &mut running => result,
+        () = signal() => {
+            info!(service = name, grace_ms = grace.as_millis(), "the service is stopping");
+            token.cancel();
+            tokio::select! {
+                result = &mut running => result,
+                () = tokio::time::sleep(grace) => {
+                    warn!(service = name, "the grace period is over; what was not finished comes back at the next start");
+                    return ExitCode::FAILURE;
+                }
+                () = signal() => {
+                    warn!(service = name, "a second signal ends the service at once");
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
+    };
+    match result {
+        Ok(()) => {
+            info!(service = name, "the service has stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            error!(service = name, error = chain(&error), "the service has failed");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 struct Signals {
@@ -84,40 +122,55 @@ impl Signals {
     }
 }
 
-async fn supervise<S, F, E>(name: &'static str, grace: Duration, mut signals: Signals, service: S) -> ExitCode
-where
-    S: FnOnce(CancellationToken) -> F,
-    F: Future<Output = Result<(), E>>,
-    E: Error + 'static,
-{
-    let token = CancellationToken::new();
-    let mut running = std::pin::pin!(service(token.clone()));
-    let result = tokio::select! {
-        result = &mut running => result,
-        () = signals.next() => {
-            info!(service = name, grace_ms = grace.as_millis(), "the service is stopping");
-            token.cancel();
-            tokio::select! {
-                result = &mut running => result,
-                () = tokio::time::sleep(grace) => {
-                    warn!(service = name, "the grace period is over; what was not finished comes back at the next start");
-                    return ExitCode::FAILURE;
-                }
-                () = signals.next() => {
-                    warn!(service = name, "a second signal ends the service at once");
-                    return ExitCode::FAILURE;
-                }
-            }
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(10);
+
+    /// Signals at these seconds, and then none.
+    fn signals(at_seconds: &'static [u64]) -> impl AsyncFnMut() {
+        let began = Instant::now();
+        let mut at_seconds = at_seconds.iter();
+        async move || match at_seconds.next() {
+            Some(at) => tokio::time::sleep_until(began + Duration::from_secs(*at)).await,
+            None => std::future::pending().await,
         }
-    };
-    match result {
-        Ok(()) => {
-            info!(service = name, "the service has stopped");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            error!(service = name, error = chain(&error), "the service has failed");
-            ExitCode::FAILURE
-        }
+    }
+
+    /// Drains for so long once it is told to stop.
+    async fn service(token: CancellationToken, drain_seconds: u64) -> io::Result<()> {
+        token.cancelled().await;
+        tokio::time::sleep(Duration::from_secs(drain_seconds)).await;
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_drains_in_time_ends_well() {
+        let began = Instant::now();
+        let code = supervise("test", GRACE, signals(&[5]), |token| service(token, 9)).await;
+        assert_eq!((code, began.elapsed()), (ExitCode::SUCCESS, Duration::from_secs(14)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_grace_period_ends_a_service_that_does_not_drain() {
+        let began = Instant::now();
+        let code = supervise("test", GRACE, signals(&[5]), |token| service(token, 11)).await;
+        assert_eq!((code, began.elapsed()), (ExitCode::FAILURE, Duration::from_secs(15)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_signal_ends_a_service_at_once() {
+        let began = Instant::now();
+        let code = supervise("test", GRACE, signals(&[5, 7]), |token| service(token, 9)).await;
+        assert_eq!((code, began.elapsed()), (ExitCode::FAILURE, Duration::from_secs(7)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_fails_ends_badly() {
+        let code = supervise("test", GRACE, signals(&[]), |_| async { Err(io::Error::other("no database")) }).await;
+        assert_eq!(code, ExitCode::FAILURE);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use service_kit::db::{self, Database, KIT_VERSION_MAX, Migration};
+use service_kit::db::{self, BATCH_JOBS_MAX, Database, KIT_VERSION_MAX, Migration};
 use service_kit::inbox;
 use sqlx::{Connection as _, Row as _};
 use tempfile::TempDir;
@@ -70,7 +70,7 @@ async fn a_write_means_that_it_is_on_disk() {
 }
 
 #[tokio::test]
-async fn writes_that_gather_share_one_commit() {
+async fn writes_that_gather_share_a_commit_up_to_the_limit() {
     let (folder, database) = crate::database().await;
     let before = commits(&database, &folder).await;
     let (open, opened) = oneshot::channel::<()>();
@@ -85,19 +85,21 @@ async fn writes_that_gather_share_one_commit() {
         job.await.unwrap();
     });
     let mut others = tokio::task::JoinSet::new();
-    for id in 0..100 {
+    // Two batches: a full one and the rest.
+    let count = BATCH_JOBS_MAX as i64 + 44;
+    for id in 0..count {
         let database = database.clone();
         others.spawn(async move { insert(&database, id, &format!("thing {id}"), false).await.unwrap() });
     }
     // All of them stand in the queue, behind the first one, when every task has run once.
-    for _ in 0..1_000 {
+    for _ in 0..2 * count {
         tokio::task::yield_now().await;
     }
     open.send(()).unwrap();
     first.await.unwrap();
     others.join_all().await;
-    assert_eq!(ids(&database).await.len(), 100);
-    assert_eq!(commits(&database, &folder).await - before, 1);
+    assert_eq!(ids(&database).await, (0..count).collect::<Vec<_>>());
+    assert_eq!(commits(&database, &folder).await - before, 2);
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// Calls that the kit never makes, in the form that `async_trait` gives them.
 macro_rules! unimplemented_calls {
@@ -55,6 +55,8 @@ pub(crate) struct State {
     pub(crate) fail_keys_once: HashSet<String>,
     /// Publications take their place and get no answer: the connection dies first.
     pub(crate) lose_replies: bool,
+    /// The next stream is opened, and then ends with this.
+    pub(crate) break_stream_once: Option<Code>,
     pub(crate) subscriptions: HashMap<String, Vec<Entry>>,
     pub(crate) acked: Vec<String>,
     pub(crate) nacked: Vec<String>,
@@ -233,11 +235,15 @@ impl Service {
         first: StreamingPullRequest,
         out: mpsc::Sender<Result<StreamingPullResponse, Status>>,
     ) {
-        let stream = {
+        let (stream, broken) = {
             let mut state = shared.state.lock().unwrap();
             state.streams_opened += 1;
-            state.streams_opened
+            (state.streams_opened, state.break_stream_once.take())
         };
+        if let Some(code) = broken {
+            drop(out.send(Err(Status::new(code, "broken on purpose"))).await);
+            return;
+        }
         let _detach = Detach { shared: shared.clone(), stream };
         loop {
             let changed = shared.changed.notified();
