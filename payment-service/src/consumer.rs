@@ -53,6 +53,12 @@ impl<S: Payments, A: Acquirer> OrderEvents<S, A> {
         Self { app, database: Breaker::new("database", Settings::default()) }
     }
 
+    /// What makes orders wait while the database is unavailable.
+    #[cfg(test)]
+    pub(crate) fn database(&self) -> &Breaker {
+        &self.database
+    }
+
     async fn pay(&self, message_id: &str, charge: Charge, stopping: &CancellationToken) -> Result<(), Unhandled> {
         let order_id = charge.order_id;
         let payment = match self.patiently(stopping, || self.app.known(order_id)).await? {

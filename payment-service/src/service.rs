@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use orderflow_proto::DESCRIPTORS;
-use orderflow_proto::orderflow::payment::v1::payment_service_server::PaymentServiceServer;
+use orderflow_proto::orderflow::payment::v1::payment_service_server::{PaymentServiceServer, SERVICE_NAME};
 use service_kit::consumer::Consumer;
 use service_kit::db::Database;
 use service_kit::outbox::Relay;
@@ -18,9 +18,6 @@ use crate::store::{MIGRATIONS, Store};
 
 /// The name of the service, as it stands in logs.
 const NAME: &str = "payment-service";
-
-/// The full name of its gRPC service.
-const GRPC_NAME: &str = "orderflow.payment.v1.PaymentService";
 
 /// payment-service, ready to run: its database is open and its address bound.
 #[derive(Debug)]
@@ -91,7 +88,7 @@ impl Service {
         };
         let work = async {
             tokio::try_join!(
-                async { Ok::<_, Error>(server.serve(routes, &[GRPC_NAME], DESCRIPTORS, token.clone()).await?) },
+                async { Ok::<_, Error>(server.serve(routes, &[SERVICE_NAME], DESCRIPTORS, token.clone()).await?) },
                 async { Ok(consumer.run(token.clone()).await?) },
                 keep_small,
             )?;

@@ -1,6 +1,13 @@
 use std::time::Duration;
 
-use reqwest::{Client, Response, StatusCode, Url, redirect};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::uri::InvalidUri;
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Answer, Charge};
@@ -14,8 +21,9 @@ const TEXT_CHARS_MAX: usize = 256;
 /// Asks the acquirer over HTTP, once for each call.
 #[derive(Clone, Debug)]
 pub(super) struct HttpAcquirer {
-    client: Client,
-    charges_url: Url,
+    client: Client<HttpConnector, Full<Bytes>>,
+    charges_uri: Uri,
+    request_timeout: Duration,
 }
 
 /// Why a request brought no answer.
@@ -51,18 +59,13 @@ struct DeclinedBody {
 }
 
 impl HttpAcquirer {
-    pub(super) fn new(
-        base_url: &str,
-        request_timeout: Duration,
-    ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let charges_url = Url::parse(&format!("{}/v1/charges", base_url.trim_end_matches('/')))?;
-        let client = Client::builder()
-            .timeout(request_timeout)
-            // The acquirer is where the configuration says; a proxy or a redirect could only lead card tokens astray.
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            .build()?;
-        Ok(Self { client, charges_url })
+    /// Redirects are not followed and no proxy is asked: both could only lead card tokens astray.
+    pub(super) fn new(base_url: &str, request_timeout: Duration) -> Result<Self, InvalidUri> {
+        let charges_uri = format!("{}/v1/charges", base_url.trim_end_matches('/')).parse()?;
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build(connector);
+        Ok(Self { client, charges_uri, request_timeout })
     }
 
     /// Asks once. The order id is the idempotency key: the acquirer answers every repeat with its first result.
@@ -74,11 +77,10 @@ impl HttpAcquirer {
             card: charge.card.as_str(),
             reference: &order_id,
         };
-        let request = self.client.post(self.charges_url.clone()).header("Idempotency-Key", &order_id).json(&body);
-        let response = request.send().await.map_err(|error| unavailable(&error))?;
-        let status = response.status();
-        // An answer that breaks off is no answer, whatever its status was.
-        let bytes = read(response).await?;
+        let exchange = self.exchange(&order_id, &body);
+        let (status, bytes) = tokio::time::timeout(self.request_timeout, exchange)
+            .await
+            .map_err(|_| Failure::Unavailable("no answer in time".to_owned()))??;
         match status {
             StatusCode::OK => captured(&bytes, &body),
             StatusCode::PAYMENT_REQUIRED => declined(&bytes),
@@ -92,17 +94,25 @@ impl HttpAcquirer {
             _ => Err(Failure::Refused(format!("status {status}"))),
         }
     }
-}
 
-async fn read(mut response: Response) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| unavailable(&error))? {
-        if bytes.len() + chunk.len() > ANSWER_BYTES_MAX {
-            return Err(Failure::Refused(format!("the answer is longer than {ANSWER_BYTES_MAX} bytes")));
+    /// Sends a request and reads the whole answer: one that breaks off is no answer, whatever its status was.
+    async fn exchange(&self, key: &str, body: &ChargeBody<'_>) -> Result<(StatusCode, Bytes), Failure> {
+        let body = serde_json::to_vec(body).map_err(|error| Failure::Refused(error.to_string()))?;
+        let request = Request::post(self.charges_uri.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header("Idempotency-Key", key)
+            .body(Full::from(body))
+            .map_err(|error| Failure::Refused(error.to_string()))?;
+        let response = self.client.request(request).await.map_err(|error| unavailable(&error))?;
+        let status = response.status();
+        match Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await {
+            Ok(answer) => Ok((status, answer.to_bytes())),
+            Err(error) if error.is::<LengthLimitError>() => {
+                Err(Failure::Refused(format!("the answer is longer than {ANSWER_BYTES_MAX} bytes")))
+            }
+            Err(_) => Err(Failure::Unavailable("the connection broke".to_owned())),
         }
-        bytes.extend_from_slice(&chunk);
     }
-    Ok(bytes)
 }
 
 fn captured(bytes: &[u8], asked: &ChargeBody<'_>) -> Result<Answer, Failure> {
@@ -129,14 +139,7 @@ fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Failure> {
     serde_json::from_slice(bytes).map_err(|error| Failure::Refused(format!("the answer does not decode: {error}")))
 }
 
-/// The reason without the address, which may hold secrets and is the same in every line.
-fn unavailable(error: &reqwest::Error) -> Failure {
-    let kind = if error.is_timeout() {
-        "no answer in time"
-    } else if error.is_connect() {
-        "no connection"
-    } else {
-        "the connection broke"
-    };
-    Failure::Unavailable(kind.to_owned())
+/// The reason without the address, which is the same in every line.
+fn unavailable(error: &legacy::Error) -> Failure {
+    Failure::Unavailable(if error.is_connect() { "no connection" } else { "the connection broke" }.to_owned())
 }

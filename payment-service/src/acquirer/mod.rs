@@ -4,6 +4,7 @@ mod http;
 
 use std::time::Duration;
 
+use ::http::uri::InvalidUri;
 use service_kit::CancellationToken;
 use service_kit::breaker::{Breaker, Interrupted, Settings, Unavailable};
 
@@ -19,10 +20,10 @@ pub(crate) struct PatientAcquirer {
     breaker: Breaker,
 }
 
-/// No HTTP client can be made for the acquirer. An acquirer that is down is not an error.
+/// The acquirer's URL cannot be used. An acquirer that is down is not an error.
 #[derive(Debug, thiserror::Error)]
-#[error("no HTTP client can be made for the acquirer")]
-pub struct Error(#[source] Box<dyn std::error::Error + Send + Sync>);
+#[error("the acquirer's URL cannot be used")]
+pub struct Error(#[source] InvalidUri);
 
 impl PatientAcquirer {
     /// `base_url` is an `http://` URL; the paths of the acquirer's protocol are added to it.
@@ -48,3 +49,6 @@ impl Acquirer for PatientAcquirer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
