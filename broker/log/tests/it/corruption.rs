@@ -178,7 +178,7 @@ fn when_all_checkpoints_are_damaged_the_whole_journal_is_replayed_if_it_is_still
 
 #[test]
 fn a_segment_that_is_missing_cut_or_swapped_is_refused() {
-    let (disk, _) = history();
+    let (disk, all) = history();
     let copy = disk.copy();
     copy.delete(&segment_file(2));
     assert!(matches!(open(&copy), Err(Error::MissingSegment { id: 2 })));
@@ -195,6 +195,16 @@ fn a_segment_that_is_missing_cut_or_swapped_is_refused() {
         copy.alter(&segment_file(1), |bytes| bytes.truncate(cut));
         assert!(matches!(open(&copy), Err(Error::Corrupt { file, .. }) if file == segment_file(1)), "cut at {cut}");
     }
+
+    // Cut between two frames and without an index: the next segment's header knows better.
+    let copy = disk.copy();
+    let (boundary, _) = all[20];
+    copy.alter(&segment_file(1), |bytes| bytes.truncate(usize::try_from(boundary.offset).unwrap()));
+    copy.delete(&index_file(1));
+    let error = open(&copy).unwrap_err();
+    assert!(
+        matches!(&error, Error::Corrupt { file, offset, .. } if *file == segment_file(1) && *offset == boundary.offset)
+    );
 
     let copy = disk.copy();
     copy.alter(&segment_file(1), |bytes| *bytes = disk.bytes(&segment_file(2)));

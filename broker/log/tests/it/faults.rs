@@ -71,6 +71,21 @@ fn a_segment_header_whose_sync_failed_is_written_again() {
 }
 
 #[test]
+fn a_segment_whose_directory_was_not_synced_is_made_durable_by_the_next_open() {
+    for seed in 0..20 {
+        let disk = SimDisk::default();
+        disk.fail_after(3);
+        assert!(matches!(open(&disk), Err(Error::Io { action: "sync the directory of", .. })));
+        let mut journal = open(&disk).unwrap().0;
+        append(&mut journal, &[numbered(1, 1, 100)]).unwrap();
+        journal.sync().unwrap();
+        drop(journal);
+        disk.lose_power(seed);
+        assert_eq!(replay_all(&open(&disk).unwrap().0).unwrap(), [numbered(1, 1, 100)]);
+    }
+}
+
+#[test]
 fn a_full_disk_poisons_and_the_journal_opens_again_when_there_is_space() {
     let disk = SimDisk::default();
     let mut journal = open(&disk).unwrap().0;
