@@ -73,6 +73,12 @@ enum Command {
     },
     /// Run the simulated card acquirer alone
     Acquirer(acquirer::Config),
+    /// Run order-service alone
+    OrderService(order_service::Cli),
+    /// Run payment-service alone
+    PaymentService(payment_service::Cli),
+    /// Run notification-service alone
+    NotificationService(notification_service::Cli),
 }
 
 /// Names a running stack.
@@ -128,9 +134,11 @@ async fn execute(command: Command) -> ExitCode {
         Command::Broker { command } => exit(command.execute().await),
         Command::Acquirer(config) => {
             let process = config.process.clone();
-            service_kit::run("acquirer", &process, |token| async { Acquirer::open(config).await?.run(token).await })
-                .await
+            service_kit::run("acquirer", &process, async |token| Acquirer::open(config).await?.run(token).await).await
         }
+        Command::OrderService(service) => service.run().await,
+        Command::PaymentService(service) => service.run().await,
+        Command::NotificationService(service) => service.run().await,
     }
 }
 

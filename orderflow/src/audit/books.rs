@@ -152,14 +152,19 @@ pub enum Error {
 impl Books {
     /// Asks everybody.
     pub async fn read(addresses: &Addresses) -> Result<Self, Error> {
+        let [order, payment, notification, broker] =
+            [&addresses.order_service, &addresses.payment_service, &addresses.notification_service, &addresses.broker]
+                .map(|url| channel(url));
+        // Before anybody is asked, every address must be one.
+        let (order, payment, notification, broker) = (order?, payment?, notification?, broker?);
         // Orders first: a charge comes before the order counts as paid, so whatever is paid here has its charge there.
         // Orders that are accepted while the rest is read look like charges without an order until the next reading.
-        let orders = orders(channel(&addresses.order_service)?).await?;
-        let payments = payments(channel(&addresses.payment_service)?).await?;
+        let orders = orders(order).await?;
+        let payments = payments(payment).await?;
         let charges = charges(&addresses.acquirer).await?;
         let customers: BTreeSet<&str> = orders.iter().map(|order| order.customer.as_str()).collect();
-        let notifications = notifications(channel(&addresses.notification_service)?, customers).await?;
-        let dead_letters = dead_letters(channel(&addresses.broker)?).await?;
+        let notifications = notifications(notification, customers).await?;
+        let dead_letters = dead_letters(broker).await?;
         Ok(Self { orders, payments, charges, notifications, dead_letters })
     }
 }

@@ -112,7 +112,7 @@ pub(crate) fn socket(data_dir: &Path) -> PathBuf {
 pub(crate) fn listen(data_dir: &Path) -> io::Result<UnixListener> {
     let path = socket(data_dir);
     match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => UnixListener::bind(path),
     }
 }

@@ -234,7 +234,7 @@ async fn serve_control(stack: &Arc<Stack>, listener: UnixListener) {
         tokio::spawn(answer(Arc::clone(stack), stream));
     }
     terminal::say("the control socket broke: other terminals can't reach this stack any more");
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn answer(stack: Arc<Stack>, stream: UnixStream) {

@@ -1,1 +1,235 @@
+//! One stack of real processes in a folder of its own, ended with the test whatever happens.
 
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use orderflow::audit::Addresses;
+use orderflow::{Part, queues};
+use orderflow_proto::orderflow::broker::v1::SubscriptionStats;
+use orderflow_proto::orderflow::order::v1::order_service_client::OrderServiceClient;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::{self, Instant};
+use tonic::transport::{Channel, Endpoint};
+
+/// Whatever a test waits for has happened by then, or never will.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(20);
+
+/// A runner with its children.
+pub struct Stack {
+    folder: Arc<TempDir>,
+    ports: BTreeMap<Part, u16>,
+    runner: Child,
+    output: Arc<Mutex<Vec<String>>>,
+}
+
+impl Stack {
+    /// Starts a stack in a new folder and waits until it says that it is ready.
+    pub async fn start() -> Self {
+        Self::start_in(Arc::new(TempDir::new().unwrap()), Part::ALL.into_iter().zip(free_ports()).collect()).await
+    }
+
+    async fn start_in(folder: Arc<TempDir>, ports: BTreeMap<Part, u16>) -> Self {
+        let mut runner = up(folder.path(), &ports).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = Arc::new(Mutex::new(Vec::new()));
+        collect(runner.stdout.take().unwrap(), &output);
+        collect(runner.stderr.take().unwrap(), &output);
+        let mut stack = Self { folder, ports, runner, output };
+        stack.wait_for_line(|line| line.starts_with("ready after")).await;
+        stack
+    }
+
+    /// Starts the stack again, in its folder and on its ports, after it has ended.
+    pub async fn again(self) -> Self {
+        let Self { folder, ports, mut runner, .. } = self;
+        assert!(runner.try_wait().unwrap().is_some(), "the runner still runs");
+        Self::start_in(folder, ports).await
+    }
+
+    /// Waits for a line of the runner's output.
+    pub async fn wait_for_line(&mut self, wanted: impl Fn(&str) -> bool) {
+        let output = Arc::clone(&self.output);
+        let deadline = Instant::now() + DEADLINE;
+        while !output.lock().unwrap().iter().any(|line| wanted(line)) {
+            let ended = self.runner.try_wait().unwrap();
+            let late = Instant::now() > deadline;
+            assert!(ended.is_none() && !late, "ended: {ended:?}, late: {late}, output: {:#?}", self.output());
+            time::sleep(POLL).await;
+        }
+    }
+
+    /// What the runner has said so far.
+    pub fn output(&self) -> Vec<String> {
+        self.output.lock().unwrap().clone()
+    }
+
+    /// Runs the program as another terminal would, with this stack's folder.
+    pub async fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = program();
+        command.args(arguments).env("ORDERFLOW_DATA_DIR", self.folder.path());
+        for part in Part::ALL {
+            let variable = match part {
+                Part::Broker => "BROKER_URL",
+                Part::Acquirer => "PAYMENT_ACQUIRER_URL",
+                Part::OrderService => "ORDER_URL",
+                Part::PaymentService => "PAYMENT_URL",
+                Part::NotificationService => "NOTIFICATION_URL",
+            };
+            command.env(variable, self.url(part));
+        }
+        command.output().await.unwrap()
+    }
+
+    /// Runs a command that must succeed, and gives what it says.
+    pub async fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).await;
+        assert!(output.status.success(), "{arguments:?}: {output:?}\n{:#?}", self.output());
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub async fn kill(&self, part: Part) {
+        self.succeed(&["kill", part.name()]).await;
+    }
+
+    pub async fn start_part(&self, part: Part) {
+        self.succeed(&["start", part.name()]).await;
+    }
+
+    /// The process of every part that runs.
+    pub async fn processes(&self) -> BTreeMap<Part, u32> {
+        let status = self.succeed(&["status"]).await;
+        let line = |line: &str| {
+            let mut words = line.split_whitespace();
+            let part = Part::ALL.into_iter().find(|part| words.clone().next() == Some(part.name()))?;
+            Some((part, words.nth(2)?.parse().ok()?))
+        };
+        status.lines().filter_map(line).collect()
+    }
+
+    pub fn port(&self, part: Part) -> u16 {
+        self.ports[&part]
+    }
+
+    pub fn url(&self, part: Part) -> String {
+        format!("http://127.0.0.1:{}", self.port(part))
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn addresses(&self) -> Addresses {
+        Addresses {
+            broker: self.url(Part::Broker),
+            acquirer: self.url(Part::Acquirer),
+            order_service: self.url(Part::OrderService),
+            payment_service: self.url(Part::PaymentService),
+            notification_service: self.url(Part::NotificationService),
+        }
+    }
+
+    pub fn orders(&self) -> OrderServiceClient<Channel> {
+        OrderServiceClient::new(Endpoint::from_shared(self.url(Part::OrderService)).unwrap().connect_lazy())
+    }
+
+    /// How the subscription of this name stands.
+    pub async fn queue(&self, name: &str) -> SubscriptionStats {
+        let queues = queues::ask(&self.url(Part::Broker)).await.unwrap();
+        queues.into_iter().find(|queue| queue.subscription.rsplit('/').next() == Some(name)).unwrap()
+    }
+
+    /// Waits until a subscription stands as wanted.
+    pub async fn wait_for_queue(&self, name: &str, wanted: impl Fn(&SubscriptionStats) -> bool) {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let queue = self.queue(name).await;
+            if wanted(&queue) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{queue:?}\n{:#?}", self.output());
+            time::sleep(POLL).await;
+        }
+    }
+
+    /// Sends a signal to the runner, and to nobody else.
+    pub fn signal(&self, signal: Signal) {
+        signal_process(self.runner.id().unwrap(), signal);
+    }
+
+    /// Waits for the end of the runner.
+    pub async fn ended(&mut self) -> ExitStatus {
+        time::timeout(DEADLINE, self.runner.wait()).await.expect("the runner ends").unwrap()
+    }
+}
+
+/// The program that is tested.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_orderflow"));
+    // The settings of whoever runs the tests are not ours.
+    command.env_remove("RUST_LOG").stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// `orderflow up` on a folder and on ports.
+pub fn up(folder: &Path, ports: &BTreeMap<Part, u16>) -> Command {
+    let mut command = program();
+    command.arg("up").arg("--data-dir").arg(folder);
+    for (part, port) in ports {
+        command.env(part.listen_variable(), format!("127.0.0.1:{port}"));
+    }
+    command
+}
+
+/// One port for each part. They lie below the range from which the system takes ports for outgoing connections: a part
+/// that is down must find its port free when it comes back.
+pub fn free_ports() -> [u16; Part::ALL.len()] {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 10_000 + u16::try_from(std::process::id() % 200).unwrap() * 100;
+    Part::ALL.map(|_| {
+        loop {
+            let port = base + NEXT.fetch_add(1, Ordering::SeqCst);
+            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+                return port;
+            }
+        }
+    })
+}
+
+pub fn signal_process(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
+}
+
+/// Whether a process runs; one that has ended and only waits to be collected does not.
+pub fn runs(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        !matches!(state, Some('Z' | 'X'))
+    })
+}
+
+/// Waits for a condition.
+pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}");
+        time::sleep(POLL).await;
+    }
+}
+
+fn collect(stream: impl AsyncRead + Unpin + Send + 'static, output: &Arc<Mutex<Vec<String>>>) {
+    let output = Arc::clone(output);
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(stream).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            output.lock().unwrap().push(line);
+        }
+    });
+}

@@ -1,5 +1,9 @@
-//! The runner and its stack from outside: real processes, real sockets.
+//! The runner and its stack from outside: real processes, real sockets, real kills.
+
+// A failed expectation of the harness is a failed test.
+#![allow(clippy::unwrap_used)]
 
 mod acquirer;
+mod flow;
 mod harness;
 mod runner;

@@ -1,1 +1,144 @@
+//! The runner: starting, killing, showing, stopping.
 
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+
+use orderflow::Part;
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::harness::{Stack, eventually, free_ports, program, runs, signal_process, up};
+
+#[tokio::test]
+async fn parts_are_killed_stopped_and_started_from_another_terminal() {
+    let mut stack = Stack::start().await;
+    let before = stack.processes().await;
+    assert_eq!(before.len(), Part::ALL.len());
+
+    for (command, part) in [("kill", Part::PaymentService), ("stop", Part::NotificationService)] {
+        let said = stack.succeed(&[command, part.name()]).await;
+        assert!(said.contains(&format!("start {part} --data-dir")), "{said}");
+        assert!(!runs(before[&part]), "{part}");
+        let again = stack.command(&[command, part.name()]).await;
+        assert!(!again.status.success(), "{command} what does not run: {again:?}");
+    }
+    let status = stack.succeed(&["status"]).await;
+    let state = |part: Part| status.lines().find(|line| line.starts_with(part.name())).unwrap().to_owned();
+    assert!(state(Part::PaymentService).contains("signal: 9"), "{status}");
+    assert!(state(Part::NotificationService).contains("exit status: 0"), "{status}");
+    assert!(state(Part::OrderService).contains("healthy"), "{status}");
+
+    for part in [Part::PaymentService, Part::NotificationService] {
+        stack.start_part(part).await;
+    }
+    let again = stack.command(&["start", "broker"]).await;
+    assert!(String::from_utf8_lossy(&again.stderr).contains("runs already"), "{again:?}");
+    let after = stack.processes().await;
+    for part in Part::ALL {
+        let same = before[&part] == after[&part];
+        assert_eq!(same, ![Part::PaymentService, Part::NotificationService].contains(&part), "{part}");
+    }
+    stack.signal(Signal::TERM);
+    assert!(stack.ended().await.success(), "{:#?}", stack.output());
+}
+
+#[tokio::test]
+async fn a_part_that_dies_is_shown_with_the_way_to_start_it_again() {
+    let mut stack = Stack::start().await;
+    let pid = stack.processes().await[&Part::PaymentService];
+    signal_process(pid, Signal::KILL);
+    stack.wait_for_line(|line| line.contains("payment-service") && line.contains("start payment-service")).await;
+    // The others go on, and nobody starts it behind our back.
+    let left = stack.processes().await;
+    assert_eq!(left.len(), Part::ALL.len() - 1, "{left:?}");
+    assert!(!left.contains_key(&Part::PaymentService));
+}
+
+#[tokio::test]
+async fn ctrl_c_drains_everything_and_the_next_start_finds_it() {
+    let mut stack = Stack::start().await;
+    stack.succeed(&["place", "--orders", "5"]).await;
+    let children = stack.processes().await;
+    stack.signal(Signal::INT);
+    assert!(stack.ended().await.success(), "{:#?}", stack.output());
+    for (part, pid) in children {
+        assert!(!runs(pid), "{part} still runs");
+    }
+    let killed: Vec<_> = stack.output().into_iter().filter(|line| line.contains("did not stop")).collect();
+    assert!(killed.is_empty(), "{killed:?}");
+
+    let stack = stack.again().await;
+    let books = stack.succeed(&["audit", "--wait", "30s"]).await;
+    assert!(books.contains("orders accepted             5"), "{books}");
+}
+
+#[tokio::test]
+async fn a_killed_runner_leaves_no_child_behind() {
+    let mut stack = Stack::start().await;
+    let children = stack.processes().await;
+    assert_eq!(children.len(), Part::ALL.len());
+    stack.signal(Signal::KILL);
+    assert!(!stack.ended().await.success());
+    for (part, pid) in children {
+        eventually(&format!("{part} ends with its runner"), || !runs(pid)).await;
+    }
+    // What the killed runner left behind (lock, socket, ports) is in nobody's way.
+    let stack = stack.again().await;
+    assert_eq!(stack.processes().await.len(), Part::ALL.len());
+}
+
+#[tokio::test]
+async fn a_second_runner_is_kept_out_of_the_folder() {
+    let stack = Stack::start().await;
+    let ports: BTreeMap<_, _> = Part::ALL.into_iter().zip(free_ports()).collect();
+    let second = up(stack.folder(), &ports).output().await.unwrap();
+    assert!(!second.status.success());
+    assert!(String::from_utf8_lossy(&second.stderr).contains("ORDERFLOW_DATA_DIR"), "{second:?}");
+    assert_eq!(stack.processes().await.len(), Part::ALL.len());
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named_with_its_variable_before_anything_starts() {
+    for (part, port) in Part::ALL.into_iter().zip(free_ports()) {
+        let folder = TempDir::new().unwrap();
+        let mut ports: BTreeMap<_, _> = Part::ALL.into_iter().zip(free_ports()).collect();
+        ports.insert(part, port);
+        let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let output = up(folder.path(), &ports).output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{said}");
+        let flag = format!("--{}", part.listen_variable().to_lowercase().replace('_', "-"));
+        assert!(said.contains(part.listen_variable()) && said.contains(&flag) && said.contains("in use"), "{said}");
+        let logs = std::fs::read_dir(folder.path().join("logs")).unwrap().count();
+        assert_eq!(logs, 0, "nothing may have started");
+    }
+}
+
+#[tokio::test]
+async fn without_a_running_stack_commands_say_so() {
+    let folder = TempDir::new().unwrap();
+    for arguments in [&["status"][..], &["kill", "broker"], &["stop", "broker"], &["start", "broker"]] {
+        let output = program().args(arguments).env("ORDERFLOW_DATA_DIR", folder.path()).output().await.unwrap();
+        assert!(!output.status.success());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("no `orderflow up` runs") && said.contains("ORDERFLOW_DATA_DIR"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn nonsense_on_the_command_line_is_refused_with_the_name_of_the_flag() {
+    for (arguments, named) in [
+        (&["up", "--order-listen", "nowhere"][..], "--order-listen"),
+        (&["acquirer", "--listen", "nowhere"], "ACQUIRER_LISTEN"),
+        (&["acquirer", "--database-url", "postgres://here"], "ACQUIRER_DATABASE_URL"),
+        (&["place", "--orders", "0"], "--orders"),
+        (&["place", "--orders", "100001"], "--orders"),
+        (&["audit", "--wait", "soon"], "--wait"),
+        (&["audit", "--broker", "no url"], "no url"),
+        (&["kill", "everything"], "payment-service"),
+    ] {
+        let output = program().args(arguments).output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() && said.contains(named), "{arguments:?}: {said}");
+    }
+}
