@@ -20,11 +20,11 @@ use tokio::time::{self, Instant};
 use tonic::transport::{Channel, Endpoint};
 
 /// Whatever a test waits for has happened by then, or never will.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
 /// A runner with its children.
-pub struct Stack {
+pub(crate) struct Stack {
     folder: Arc<TempDir>,
     ports: BTreeMap<Part, u16>,
     runner: Child,
@@ -33,7 +33,7 @@ pub struct Stack {
 
 impl Stack {
     /// Starts a stack in a new folder and waits until it says that it is ready.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_in(Arc::new(TempDir::new().unwrap()), Part::ALL.into_iter().zip(free_ports()).collect()).await
     }
 
@@ -48,14 +48,14 @@ impl Stack {
     }
 
     /// Starts the stack again, in its folder and on its ports, after it has ended.
-    pub async fn again(self) -> Self {
+    pub(crate) async fn again(self) -> Self {
         let Self { folder, ports, mut runner, .. } = self;
         assert!(runner.try_wait().unwrap().is_some(), "the runner still runs");
         Self::start_in(folder, ports).await
     }
 
     /// Waits for a line of the runner's output.
-    pub async fn wait_for_line(&mut self, wanted: impl Fn(&str) -> bool) {
+    pub(crate) async fn wait_for_line(&mut self, wanted: impl Fn(&str) -> bool) {
         let output = Arc::clone(&self.output);
         let deadline = Instant::now() + DEADLINE;
         while !output.lock().unwrap().iter().any(|line| wanted(line)) {
@@ -67,12 +67,12 @@ impl Stack {
     }
 
     /// What the runner has said so far.
-    pub fn output(&self) -> Vec<String> {
+    pub(crate) fn output(&self) -> Vec<String> {
         self.output.lock().unwrap().clone()
     }
 
     /// Runs the program as another terminal would, with this stack's folder.
-    pub async fn command(&self, arguments: &[&str]) -> Output {
+    pub(crate) async fn command(&self, arguments: &[&str]) -> Output {
         let mut command = program();
         command.args(arguments).env("ORDERFLOW_DATA_DIR", self.folder.path());
         for part in Part::ALL {
@@ -89,22 +89,22 @@ impl Stack {
     }
 
     /// Runs a command that must succeed, and gives what it says.
-    pub async fn succeed(&self, arguments: &[&str]) -> String {
+    pub(crate) async fn succeed(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).await;
         assert!(output.status.success(), "{arguments:?}: {output:?}\n{:#?}", self.output());
         String::from_utf8(output.stdout).unwrap()
     }
 
-    pub async fn kill(&self, part: Part) {
+    pub(crate) async fn kill(&self, part: Part) {
         self.succeed(&["kill", part.name()]).await;
     }
 
-    pub async fn start_part(&self, part: Part) {
+    pub(crate) async fn start_part(&self, part: Part) {
         self.succeed(&["start", part.name()]).await;
     }
 
     /// The process of every part that runs.
-    pub async fn processes(&self) -> BTreeMap<Part, u32> {
+    pub(crate) async fn processes(&self) -> BTreeMap<Part, u32> {
         let status = self.succeed(&["status"]).await;
         let line = |line: &str| {
             let mut words = line.split_whitespace();
@@ -114,19 +114,19 @@ impl Stack {
         status.lines().filter_map(line).collect()
     }
 
-    pub fn port(&self, part: Part) -> u16 {
+    pub(crate) fn port(&self, part: Part) -> u16 {
         self.ports[&part]
     }
 
-    pub fn url(&self, part: Part) -> String {
+    pub(crate) fn url(&self, part: Part) -> String {
         format!("http://127.0.0.1:{}", self.port(part))
     }
 
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn addresses(&self) -> Addresses {
+    pub(crate) fn addresses(&self) -> Addresses {
         Addresses {
             broker: self.url(Part::Broker),
             acquirer: self.url(Part::Acquirer),
@@ -136,18 +136,18 @@ impl Stack {
         }
     }
 
-    pub fn orders(&self) -> OrderServiceClient<Channel> {
+    pub(crate) fn orders(&self) -> OrderServiceClient<Channel> {
         OrderServiceClient::new(Endpoint::from_shared(self.url(Part::OrderService)).unwrap().connect_lazy())
     }
 
     /// How the subscription of this name stands.
-    pub async fn queue(&self, name: &str) -> SubscriptionStats {
+    pub(crate) async fn queue(&self, name: &str) -> SubscriptionStats {
         let queues = queues::ask(&self.url(Part::Broker)).await.unwrap();
         queues.into_iter().find(|queue| queue.subscription.rsplit('/').next() == Some(name)).unwrap()
     }
 
     /// Waits until a subscription stands as wanted.
-    pub async fn wait_for_queue(&self, name: &str, wanted: impl Fn(&SubscriptionStats) -> bool) {
+    pub(crate) async fn wait_for_queue(&self, name: &str, wanted: impl Fn(&SubscriptionStats) -> bool) {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let queue = self.queue(name).await;
@@ -160,18 +160,18 @@ impl Stack {
     }
 
     /// Sends a signal to the runner, and to nobody else.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         signal_process(self.runner.id().unwrap(), signal);
     }
 
     /// Waits for the end of the runner.
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
         time::timeout(DEADLINE, self.runner.wait()).await.expect("the runner ends").unwrap()
     }
 }
 
 /// The program that is tested.
-pub fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orderflow"));
     // The settings of whoever runs the tests are not ours.
     command.env_remove("RUST_LOG").stdin(Stdio::null()).kill_on_drop(true);
@@ -179,7 +179,7 @@ pub fn program() -> Command {
 }
 
 /// `orderflow up` on a folder and on ports.
-pub fn up(folder: &Path, ports: &BTreeMap<Part, u16>) -> Command {
+pub(crate) fn up(folder: &Path, ports: &BTreeMap<Part, u16>) -> Command {
     let mut command = program();
     command.arg("up").arg("--data-dir").arg(folder);
     for (part, port) in ports {
@@ -190,7 +190,7 @@ pub fn up(folder: &Path, ports: &BTreeMap<Part, u16>) -> Command {
 
 /// One port for each part. They lie below the range from which the system takes ports for outgoing connections: a part
 /// that is down must find its port free when it comes back.
-pub fn free_ports() -> [u16; Part::ALL.len()] {
+pub(crate) fn free_ports() -> [u16; Part::ALL.len()] {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let base = 10_000 + u16::try_from(std::process::id() % 200).unwrap() * 100;
     Part::ALL.map(|_| {
@@ -203,12 +203,12 @@ pub fn free_ports() -> [u16; Part::ALL.len()] {
     })
 }
 
-pub fn signal_process(pid: u32, signal: Signal) {
+pub(crate) fn signal_process(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
 }
 
 /// Whether a process runs; one that has ended and only waits to be collected does not.
-pub fn runs(pid: u32) -> bool {
+pub(crate) fn runs(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
         !matches!(state, Some('Z' | 'X'))
@@ -216,7 +216,7 @@ pub fn runs(pid: u32) -> bool {
 }
 
 /// Waits for a condition.
-pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition() {
         assert!(Instant::now() < deadline, "{what}");
