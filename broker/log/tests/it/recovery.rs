@@ -186,6 +186,18 @@ fn an_index_file_of_an_earlier_seal_is_not_believed() {
 }
 
 #[test]
+fn a_segment_is_synced_before_the_next_one_begins() {
+    for seed in 0..10 {
+        let disk = SimDisk::default();
+        let mut journal = open(&disk).unwrap().0;
+        append(&mut journal, &[numbered(1, 1, 2000), numbered(1, 2, 3000)]).unwrap();
+        drop(journal);
+        disk.lose_power(seed);
+        assert_eq!(replay_all(&open(&disk).unwrap().0).unwrap()[0], numbered(1, 1, 2000));
+    }
+}
+
+#[test]
 fn an_index_file_is_durable_before_the_next_segment_has_frames() {
     for seed in 0..10 {
         let disk = SimDisk::default();
