@@ -28,7 +28,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Creates a subscription, which sees what is published from now on.
+    /// Creates a subscription, which sees what is published from now on. Its topic must exist, and so must its
+    /// dead-letter topic, as the public API has it.
     pub fn handle_create_subscription(
         &mut self,
         config: SubscriptionConfig,
@@ -38,6 +39,9 @@ impl Broker {
             return Err(Error::SubscriptionExists(config.name));
         }
         let topic = self.topic_id(&config.topic)?;
+        if let Some(policy) = &config.dead_letter {
+            self.topic_id(policy.topic())?;
+        }
         exhausted("subscriptions", self.durable.subscriptions.len(), self.limits.subscriptions_max)?;
         let id = SubscriptionId(self.durable.subscription_id_last + 1);
         let start = self.durable.topics[&topic].last;

@@ -47,7 +47,13 @@ fn what_does_not_exist_is_not_found_and_nothing_changes() {
     let config = SubscriptionConfig::new(subscription_name("payment"), topic_name("nothing"));
     let created = world.broker.handle_create_subscription(config, &mut out);
     assert_eq!(created, Err(Error::TopicNotFound(topic_name("nothing"))));
-    assert_eq!(world.records.len(), 1, "only the start is on record");
+    world.topic("orders");
+    let mut config = SubscriptionConfig::new(subscription_name("payment"), topic_name("orders"));
+    config.dead_letter = Some(DeadLetterPolicy::new(topic_name("nothing"), ATTEMPTS_MIN).unwrap());
+    let created = world.broker.handle_create_subscription(config, &mut out);
+    assert_eq!(created, Err(Error::TopicNotFound(topic_name("nothing"))));
+    assert_eq!(world.records.len(), 2, "only the start and the topic are on record");
+    assert!(out.records.is_empty());
 }
 
 #[test]

@@ -187,6 +187,17 @@ fn a_failed_message_waits_for_the_end_of_its_backoff() {
 }
 
 #[test]
+fn a_message_that_is_acked_during_its_backoff_leaves_no_timer_behind() {
+    let mut world = world(false);
+    world.publish("orders", &[plain(10)]).unwrap();
+    let consumer = world.attach("payment", stream(0));
+    let received = world.received(consumer);
+    world.nack("payment", &received);
+    assert_eq!(world.ack("payment", &received), [AckOutcome::Acked]);
+    assert_eq!(world.broker.poll_timeout(), None);
+}
+
+#[test]
 fn a_clock_that_went_back_between_two_runs_delays_no_longer_than_a_backoff_can() {
     let mut world = world(false);
     world.publish("orders", &[plain(10)]).unwrap();

@@ -392,9 +392,19 @@ impl World {
         recovery
     }
 
-    /// Asserts that a replay comes to the same state as the calls did.
+    /// Asserts that a replay comes to the same state as the calls did, and that it is the right one.
     pub(crate) fn check_replay(&self) {
-        assert_eq!(self.recover().snapshot(), self.broker.snapshot());
+        let snapshot = self.broker.snapshot();
+        assert_eq!(self.recover().snapshot(), snapshot);
+        assert_eq!(snapshot.subscriptions.len(), self.model.subscriptions.len());
+        for state in &snapshot.subscriptions {
+            let expected = &self.model.subscriptions[&state.id];
+            let failures = state.failures.iter().map(|(seq, failure)| (seq.0, (failure.attempts, failure.not_before)));
+            assert!(failures.eq(expected.failures.iter().map(|(seq, failure)| (*seq, *failure))));
+            for seq in (1..=self.model.topics[&state.topic].last).map(Seq) {
+                assert_eq!(state.acked.contains(seq), self.model.is_settled(state.id, seq), "{seq}");
+            }
+        }
     }
 
     pub(crate) fn stats(&self, subscription: &str) -> SubscriptionStats {
