@@ -61,7 +61,7 @@ fn lists_are_sorted_by_name_and_paged_within_a_project() {
     let mut world = World::new();
     for id in ["delta", "alpha", "charlie", "bravo"] {
         world.topic(id);
-        world.subscription(id, "delta", |_| {}).0.to_string();
+        world.subscription(id, "delta", |_| {});
         let mut out = Output::new();
         let name = format!("projects/tests/topics/{id}").parse().unwrap();
         world.broker.handle_create_topic(TopicConfig { name, labels: Labels::default() }, &mut out).unwrap();
