@@ -60,6 +60,14 @@ pub(crate) fn handlers<S: Notifications>(app: &App<S>) -> (OrderEvents<S>, Payme
     (OrderEvents(notifier()), PaymentEvents(notifier()))
 }
 
+impl<S> OrderEvents<S> {
+    /// What makes events wait while the database is unavailable.
+    #[cfg(test)]
+    pub(crate) fn database(&self) -> &Breaker {
+        &self.0.database
+    }
+}
+
 impl<S: Notifications> Handler for OrderEvents<S> {
     async fn handle(&self, event: &Event, stopping: &CancellationToken) -> Outcome {
         self.0.tell(parse_order_event(event), stopping).await

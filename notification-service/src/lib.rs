@@ -17,3 +17,6 @@ mod store;
 pub use cli::Cli;
 pub use config::Config;
 pub use service::{Error, Service, run};
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,9 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use orderflow_proto::DESCRIPTORS;
-use orderflow_proto::orderflow::notification::v1::notification_service_server::NotificationServiceServer;
+use orderflow_proto::orderflow::notification::v1::notification_service_server::{
+    NotificationServiceServer, SERVICE_NAME,
+};
 use service_kit::consumer::Consumer;
 use service_kit::db::Database;
 use service_kit::{CancellationToken, config, consumer, db, grpc, inbox};
@@ -16,9 +18,6 @@ use crate::store::{MIGRATIONS, Store};
 
 /// The name of the service, as it stands in logs.
 const NAME: &str = "notification-service";
-
-/// The full name of its gRPC service.
-const GRPC_NAME: &str = "orderflow.notification.v1.NotificationService";
 
 /// notification-service, ready to run: its database is open and its address bound.
 #[derive(Debug)]
@@ -81,7 +80,7 @@ impl Service {
         };
         let work = async {
             tokio::try_join!(
-                async { Ok::<_, Error>(server.serve(routes, &[GRPC_NAME], DESCRIPTORS, token.clone()).await?) },
+                async { Ok::<_, Error>(server.serve(routes, &[SERVICE_NAME], DESCRIPTORS, token.clone()).await?) },
                 async { Ok(order_events.run(token.clone()).await?) },
                 async { Ok(payment_events.run(token.clone()).await?) },
                 keep_small,

@@ -47,6 +47,13 @@ impl Bells {
         }
     }
 
+    /// Whether nobody listens and nothing is left of those who did.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let hung = self.lock();
+        hung.bells.is_empty() && hung.listeners == 0
+    }
+
     fn lock(&self) -> MutexGuard<'_, Hung> {
         // Nothing in the critical sections panics halfway through a change.
         self.hung.lock().unwrap_or_else(PoisonError::into_inner)

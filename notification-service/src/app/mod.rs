@@ -130,3 +130,6 @@ fn now() -> TimestampUs {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     TimestampUs(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests;
