@@ -83,8 +83,8 @@ impl Verdict {
     }
 }
 
-/// Amounts in minor units, for example `64900 EUR`.
+/// Amounts, for example `64900 EUR minor`: in minor units, as they travel.
 fn amounts(minor: &BTreeMap<String, i128>) -> String {
-    let amounts: Vec<String> = minor.iter().map(|(currency, amount)| format!("{amount} {currency}")).collect();
+    let amounts: Vec<String> = minor.iter().map(|(currency, amount)| format!("{amount} {currency} minor")).collect();
     amounts.join(", ")
 }
