@@ -74,7 +74,7 @@ impl Server {
     }
 
     /// Serves `routes` until the token is cancelled: then says NOT_SERVING, takes no new connections, and gives
-    /// requests that are under way [`DRAIN_MS_MAX`].
+    /// requests that are under way [`DRAIN_MS_MAX`]. What is under way after that ends with the process.
     ///
     /// `names` are the full names of the services, for the health service; `descriptors` is the encoded file
     /// descriptor set, for reflection (v1 and v1alpha).
@@ -114,7 +114,7 @@ impl Server {
         match tokio::time::timeout(Duration::from_millis(DRAIN_MS_MAX), server).await {
             Ok(result) => Ok(result?),
             Err(_) => {
-                warn!(drain_ms = DRAIN_MS_MAX, "requests that were still under way are cut off");
+                warn!(drain_ms = DRAIN_MS_MAX, "requests that are still under way end with the process");
                 Ok(())
             }
         }

@@ -60,7 +60,6 @@ pub(crate) struct State {
     pub(crate) subscriptions: HashMap<String, Vec<Entry>>,
     pub(crate) acked: Vec<String>,
     pub(crate) nacked: Vec<String>,
-    pub(crate) extended: u64,
     pub(crate) streams_opened: u64,
     ids: u64,
 }
@@ -74,6 +73,7 @@ pub(crate) struct Entry {
 struct Lease {
     stream: u64,
     ack_id: String,
+    extended: bool,
 }
 
 impl Fake {
@@ -154,6 +154,12 @@ impl Drop for Fake {
 }
 
 impl State {
+    /// Whether everything is out on leases that a consumer knows of, because it has extended them.
+    pub(crate) fn is_held(&self) -> bool {
+        let mut entries = self.subscriptions.values().flatten();
+        entries.all(|entry| entry.lease.as_ref().is_some_and(|lease| lease.extended))
+    }
+
     /// Whether nothing is leased to anybody.
     pub(crate) fn is_free(&self) -> bool {
         self.subscriptions.values().flatten().all(|entry| entry.lease.is_none())
@@ -171,7 +177,7 @@ impl State {
         let received = free.map(|entry| {
             *ids += 1;
             let ack_id = format!("lease-{ids}");
-            entry.lease = Some(Lease { stream, ack_id: ack_id.clone() });
+            entry.lease = Some(Lease { stream, ack_id: ack_id.clone(), extended: false });
             let message = Some(entry.message.clone());
             ReceivedMessage { ack_id, message, delivery_attempt: entry.attempts + 1 }
         });
@@ -188,6 +194,11 @@ impl State {
                 !acks
             });
         }
+    }
+
+    fn extend(&mut self, ack_ids: &[String]) {
+        let leases = self.subscriptions.values_mut().flatten().filter_map(|entry| entry.lease.as_mut());
+        leases.filter(|lease| ack_ids.contains(&lease.ack_id)).for_each(|lease| lease.extended = true);
     }
 
     /// Counts the attempt and takes the leases of the key's later messages back.
@@ -343,7 +354,7 @@ impl Subscriber for Service {
         let mut state = self.0.state.lock().unwrap();
         match ack_deadline_seconds {
             0 => state.nack(&ack_ids),
-            _ => state.extended += 1,
+            _ => state.extend(&ack_ids),
         }
         drop(state);
         self.0.changed.notify_waiters();

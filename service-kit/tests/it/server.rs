@@ -64,11 +64,10 @@ async fn a_stopping_server_says_so_to_who_watches() {
 async fn a_request_that_does_not_end_cannot_hold_up_the_stop() {
     let (address, token, serving) = serve().await;
     let mut health = HealthClient::new(channel(address).await);
-    let mut watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    let watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     token.cancel();
     serving.await.unwrap();
-    let end = async { while let Ok(Some(_)) = watch.message().await {} };
-    tokio::time::timeout(Duration::from_secs(30), end).await.unwrap();
+    drop(watch);
 }
 
 #[tokio::test]
