@@ -159,9 +159,13 @@ impl Stack {
         }
     }
 
+    pub(crate) fn runner_pid(&self) -> u32 {
+        self.runner.id().unwrap()
+    }
+
     /// Sends a signal to the runner, and to nobody else.
     pub(crate) fn signal(&self, signal: Signal) {
-        signal_process(self.runner.id().unwrap(), signal);
+        signal_process(self.runner_pid(), signal);
     }
 
     /// Waits for the end of the runner.

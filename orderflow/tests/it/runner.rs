@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 
 use orderflow::Part;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, getpgid};
 use tempfile::TempDir;
 
 use crate::harness::{Stack, eventually, free_ports, program, runs, signal_process, up};
@@ -59,6 +59,10 @@ async fn ctrl_c_drains_everything_and_the_next_start_finds_it() {
     let mut stack = Stack::start().await;
     stack.succeed(&["place", "--orders", "5"]).await;
     let children = stack.processes().await;
+    for (part, pid) in &children {
+        // A terminal sends ctrl-c to a whole group; only the runner may get it, or they would not end in order.
+        assert_ne!(group(*pid), group(stack.runner_pid()), "{part}");
+    }
     stack.signal(Signal::INT);
     assert!(stack.ended().await.success(), "{:#?}", stack.output());
     for (part, pid) in children {
@@ -70,6 +74,21 @@ async fn ctrl_c_drains_everything_and_the_next_start_finds_it() {
     let stack = stack.again().await;
     let books = stack.succeed(&["audit", "--wait", "30s"]).await;
     assert!(books.contains("orders accepted             5"), "{books}");
+}
+
+#[tokio::test]
+async fn a_second_ctrl_c_ends_at_once_what_hangs() {
+    let mut stack = Stack::start().await;
+    let children = stack.processes().await;
+    signal_process(children[&Part::PaymentService], Signal::STOP);
+    stack.signal(Signal::INT);
+    stack.wait_for_line(|line| line.starts_with("stopping")).await;
+    stack.signal(Signal::INT);
+    assert!(stack.ended().await.success(), "{:#?}", stack.output());
+    assert!(!stack.output().iter().any(|line| line.contains("did not stop")), "{:#?}", stack.output());
+    for (part, pid) in children {
+        assert!(!runs(pid), "{part} still runs");
+    }
 }
 
 #[tokio::test]
@@ -141,4 +160,8 @@ async fn nonsense_on_the_command_line_is_refused_with_the_name_of_the_flag() {
         let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
         assert!(!output.status.success() && said.contains(named), "{arguments:?}: {said}");
     }
+}
+
+fn group(pid: u32) -> Pid {
+    getpgid(Pid::from_raw(i32::try_from(pid).unwrap())).unwrap()
 }
