@@ -7,11 +7,12 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use orderflow_proto::google::pubsub::v1::publisher_server::{Publisher, PublisherServer};
 use orderflow_proto::google::pubsub::v1::subscriber_server::{Subscriber, SubscriberServer};
 use orderflow_proto::google::pubsub::v1::*;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::Stream;
@@ -38,7 +39,18 @@ type Answer<T> = Result<Response<T>, Status>;
 pub(crate) struct Fake {
     shared: Arc<Shared>,
     address: SocketAddr,
+    /// Keeps the port while nobody listens on it.
+    _place: TcpSocket,
     runtime: Option<Runtime>,
+}
+
+const LISTEN_BACKLOG: u32 = 128;
+
+fn socket(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket
 }
 
 #[derive(Default)]
@@ -78,7 +90,9 @@ struct Lease {
 
 impl Fake {
     pub(crate) fn start() -> Self {
-        let mut fake = Self { shared: Arc::default(), address: SocketAddr::from(([127, 0, 0, 1], 0)), runtime: None };
+        let place = socket(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let address = place.local_addr().unwrap();
+        let mut fake = Self { shared: Arc::default(), address, _place: place, runtime: None };
         fake.revive();
         fake
     }
@@ -94,7 +108,9 @@ impl Fake {
     /// Cuts every connection at once.
     pub(crate) fn kill(&mut self) {
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            // A runtime may not be waited for inside another one, and the sockets are closed when it is gone.
+            let shutdown = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(30)));
+            shutdown.join().unwrap();
         }
         let mut state = self.state();
         state.subscriptions.values_mut().flatten().for_each(|entry| entry.lease = None);
@@ -104,11 +120,9 @@ impl Fake {
     pub(crate) fn revive(&mut self) {
         let runtime = Runtime::new().unwrap();
         let (shared, address) = (self.shared.clone(), self.address);
-        let listener = std::net::TcpListener::bind(address).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        self.address = listener.local_addr().unwrap();
         let _inside = runtime.enter();
-        let incoming = TcpIncoming::from(TcpListener::from_std(listener).unwrap());
+        let listener = socket(address).listen(LISTEN_BACKLOG).unwrap();
+        let incoming = TcpIncoming::from(listener);
         let server = tonic::transport::Server::builder()
             .add_service(PublisherServer::new(Service(shared.clone())))
             .add_service(SubscriberServer::new(Service(shared)));
