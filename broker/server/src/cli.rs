@@ -1,5 +1,6 @@
 //! The command line of the broker.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -62,7 +63,8 @@ impl Command {
 /// Sends log lines to stderr, unless the program that carries the broker has set up its own logging already.
 fn log_to_stderr(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     let outcome = match format {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

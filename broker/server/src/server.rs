@@ -1,6 +1,7 @@
 //! The broker as a whole: recovery, the gRPC server, the graceful stop.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use orderflow_proto::DESCRIPTORS;
@@ -51,14 +52,14 @@ impl Broker {
             segment_bytes: config.segment_bytes,
         };
         let engine = embedded::open(options).await?;
-        if let Some((path, topology)) = config.topology.zip(topology) {
-            let applied = topology.apply(&engine.engine).await.map_err(|why| Error::Topology { path, why })?;
-            tracing::info!(created = applied.created, found = applied.found, "Applied the topology.");
+        let prepared = prepare(&engine.engine, config.topology.zip(topology), config.listen).await;
+        match prepared {
+            Ok((listener, address)) => Ok(Self { listener, address, engine }),
+            Err(error) => {
+                engine.close().await?;
+                Err(error)
+            }
         }
-        let listen_error = |source| Error::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(listen_error)?;
-        let address = listener.local_addr().map_err(listen_error)?;
-        Ok(Self { listener, address, engine })
     }
 
     /// Where the broker listens: the port that was taken when the configuration said 0.
@@ -101,6 +102,21 @@ impl Broker {
         tracing::info!("The broker has stopped.");
         Ok(())
     }
+}
+
+async fn prepare(
+    engine: &Embedded,
+    topology: Option<(PathBuf, Topology)>,
+    listen: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), Error> {
+    if let Some((path, topology)) = topology {
+        let applied = topology.apply(engine).await.map_err(|why| Error::Topology { path, why })?;
+        tracing::info!(created = applied.created, found = applied.found, "Applied the topology.");
+    }
+    let error = |source| Error::Listen { address: listen, source };
+    let listener = TcpListener::bind(listen).await.map_err(error)?;
+    let address = listener.local_addr().map_err(error)?;
+    Ok((listener, address))
 }
 
 fn routes(engine: &Embedded, stop: &CancellationToken) -> Routes {

@@ -244,3 +244,91 @@ impl Changes {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::engine::{Error, Lease};
+
+    /// A stream on which nothing ever comes.
+    struct Silence;
+
+    impl Leases for Silence {
+        type Control = Silence;
+
+        async fn next(&mut self) -> Result<Vec<Lease>, Error> {
+            std::future::pending().await
+        }
+
+        fn is_ordered(&self) -> bool {
+            true
+        }
+
+        fn control(&self) -> Silence {
+            Silence
+        }
+
+        fn end(self, _: Ending) {}
+    }
+
+    impl LeaseControl for Silence {
+        async fn set_ack_deadline(&self, _: AckDeadline) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    fn opening(protocol_version: i64) -> Opening {
+        let request = pb::StreamingPullRequest {
+            subscription: "projects/p/subscriptions/payment".to_owned(),
+            stream_ack_deadline_seconds: 10,
+            protocol_version,
+            ..Default::default()
+        };
+        Opening::parse(&request).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_stream_sends_an_empty_response_every_thirty_seconds() {
+        let (responses, mut received) = mpsc::channel(RESPONSES_MAX);
+        let begun = Instant::now();
+        let stream = tokio::spawn(async move { downlink(&mut Silence, &responses, opening(1).heartbeat).await });
+        for beat in 1..=3 {
+            let response = received.recv().await.unwrap().unwrap();
+            assert!(response.received_messages.is_empty());
+            assert!(response.subscription_properties.unwrap().message_ordering_enabled);
+            assert_eq!(begun.elapsed().as_secs(), 30 * beat);
+        }
+        drop(received);
+        assert!(matches!(stream.await.unwrap(), End::Gone));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_of_the_first_protocol_gets_no_empty_responses() {
+        let (responses, mut received) = mpsc::channel(RESPONSES_MAX);
+        let stream = tokio::spawn(async move { downlink(&mut Silence, &responses, opening(0).heartbeat).await });
+        let waited = tokio::time::timeout(100 * HEARTBEAT, received.recv()).await;
+        assert!(waited.is_err(), "{waited:?}");
+        stream.abort();
+    }
+
+    #[test]
+    fn limits_of_zero_and_less_leave_the_flow_to_the_broker() {
+        let flow = |messages, bytes| {
+            let request = pb::StreamingPullRequest {
+                subscription: "projects/p/subscriptions/payment".to_owned(),
+                stream_ack_deadline_seconds: 600,
+                max_outstanding_messages: messages,
+                max_outstanding_bytes: bytes,
+                ..Default::default()
+            };
+            let flow = Opening::parse(&request).unwrap().flow;
+            (flow.messages_max, flow.bytes_max)
+        };
+        assert_eq!(flow(0, 0), (0, 0));
+        assert_eq!(flow(-1, i64::MIN), (0, 0));
+        assert_eq!(flow(7, 8), (7, 8));
+        assert_eq!(flow(i64::MAX, i64::MAX), (u32::MAX, u64::MAX / 2));
+    }
+}

@@ -41,6 +41,14 @@ pub(crate) struct Running {
     pub(crate) task: JoinHandle<Result<(), Failure>>,
 }
 
+impl Running {
+    /// Ends the engine, and waits until its directory is free again.
+    pub(crate) async fn close(self) -> Result<(), Failure> {
+        self.stop.cancel();
+        self.task.await.map_err(|_| Failure::Ended("the engine task"))?
+    }
+}
+
 /// Recovers what the directory holds and starts to work on it.
 pub(crate) async fn open(options: Options) -> Result<Running, Failure> {
     let Options { dir, checkpoint_bytes, segment_bytes } = options;
@@ -98,7 +106,11 @@ fn start(journal: Journal, recovery: Recovery, checkpoint_bytes: u64) -> Result<
     let writer = Writer { journal, journal_bytes: journal_bytes.clone() };
     thread::Builder::new()
         .name("journal-writer".to_owned())
-        .spawn(move || writer.run(&next_batch, &written))
+        .spawn(move || {
+            writer.run(&next_batch, &written);
+            // Says that the journal is closed.
+            drop(written);
+        })
         .map_err(Failure::Thread)?;
 
     let (commands, queue) = channel(QUEUE_COMMANDS_MAX);

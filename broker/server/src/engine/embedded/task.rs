@@ -150,7 +150,11 @@ impl Task {
         self.bytes_since_checkpoint = self.checkpoint_bytes;
         self.submit()?;
         let done = self.done.recv().await;
-        self.written(done)
+        self.written(done)?;
+        // The writer closes the journal when there is nothing more to come, and its channel after that.
+        drop(self.batches);
+        while self.done.recv().await.is_some() {}
+        Ok(())
     }
 
     fn has_room(&self) -> bool {

@@ -162,3 +162,61 @@ impl TryFrom<Subscription> for SubscriptionSnapshot {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use broker_core::{FailReason, SeqRange};
+
+    use super::*;
+
+    fn snapshot() -> Snapshot {
+        let topic: core::TopicName = "projects/p/topics/orders".parse().unwrap();
+        let name = "projects/p/subscriptions/payment".parse().unwrap();
+        let mut recovery = core::Recovery::new();
+        let config = core::TopicConfig { name: topic.clone(), labels: core::Labels::default() };
+        let (id, subscription) = (TopicId(1), SubscriptionId(2));
+        let range = |first, last| SeqRange { first: Seq(first), last: Seq(last) };
+        let failed = |seq, attempts, reason| {
+            let (seq, not_before) = (Seq(seq), Time(77));
+            core::Record::Failed { subscription, seq, attempts, not_before, reason }
+        };
+        let config_of = core::SubscriptionConfig::new(name, topic);
+        for record in [
+            core::Record::Started { epoch: 1 },
+            core::Record::TopicCreated { id, config },
+            core::Record::SubscriptionCreated { id: subscription, topic: id, config: config_of, start: Seq(0) },
+            core::Record::Published { topic: id, first: Seq(1), count: 10, time: Time(5) },
+            core::Record::Acked { subscription, ranges: vec![range(1, 2), range(5, 6)] },
+            failed(3, 1, FailReason::Nacked),
+            failed(3, 2, FailReason::Expired),
+            failed(7, 1, FailReason::Nacked),
+            core::Record::TopicDeleted { id },
+        ] {
+            recovery.apply(&record).unwrap();
+        }
+        recovery.snapshot()
+    }
+
+    #[test]
+    fn a_checkpoint_comes_back_as_it_was() {
+        let snapshot = snapshot();
+        assert_eq!(decode_checkpoint(&encode_checkpoint(&snapshot)).unwrap(), snapshot);
+        assert_eq!(decode_checkpoint(&encode_checkpoint(&Snapshot::default())).unwrap(), Snapshot::default());
+    }
+
+    #[test]
+    fn bytes_that_are_no_checkpoint_are_refused_and_never_panic() {
+        assert_eq!(decode_checkpoint(&[]), Err(CodecError::Empty));
+        assert_eq!(decode_checkpoint(&[9, 1]), Err(CodecError::Version(9)));
+        let snapshot = snapshot();
+        let bytes = encode_checkpoint(&snapshot);
+        for cut in 0..bytes.len() {
+            assert_ne!(decode_checkpoint(&bytes[..cut]).as_ref(), Ok(&snapshot), "cut at {cut}");
+        }
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 0x81;
+            decode_checkpoint(&flipped).ok();
+        }
+    }
+}

@@ -338,3 +338,134 @@ pub(super) fn fail_reason_of(reason: u32) -> Result<FailReason, CodecError> {
         _ => Err(CodecError::Field("reason")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use broker_core as core;
+
+    use super::*;
+
+    fn entries(record: &Record, bodies: &[Bytes]) -> Vec<(Option<Key>, Vec<u8>)> {
+        let mut entries = Vec::new();
+        encode_record(record, bodies, |key, payload| entries.push((key, payload)));
+        entries
+    }
+
+    fn full_subscription() -> core::SubscriptionConfig {
+        let topic: core::TopicName = "projects/p/topics/orders".parse().unwrap();
+        core::SubscriptionConfig {
+            ack_deadline: core::AckDeadline::from_ms(600_000).unwrap(),
+            labels: core::Labels::new([("k".to_owned(), "v".to_owned())].into()).unwrap(),
+            ordering: true,
+            retry: Some(core::RetryPolicy::new(0, 1).unwrap()),
+            dead_letter: Some(core::DeadLetterPolicy::new(topic.clone(), 100).unwrap()),
+            ..core::SubscriptionConfig::new("projects/p/subscriptions/payment".parse().unwrap(), topic)
+        }
+    }
+
+    fn records_without_messages() -> Vec<Record> {
+        let range = |first, last| SeqRange { first: Seq(first), last: Seq(last) };
+        let topic = core::TopicConfig {
+            name: "projects/p/topics/orders".parse().unwrap(),
+            labels: core::Labels::new([("k".to_owned(), String::new())].into()).unwrap(),
+        };
+        let (id, topic_id, seq) = (SubscriptionId(u32::MAX), TopicId(1), Seq(u64::MAX));
+        let failed = |reason| {
+            let (attempts, not_before) = (7, Time(u64::MAX));
+            Record::Failed { subscription: id, seq, attempts, not_before, reason }
+        };
+        vec![
+            Record::Started { epoch: 0 },
+            Record::TopicCreated { id: topic_id, config: topic },
+            Record::TopicDeleted { id: topic_id },
+            Record::SubscriptionCreated { id, topic: topic_id, config: full_subscription(), start: seq },
+            Record::SubscriptionDeleted { id },
+            Record::Acked { subscription: id, ranges: vec![range(1, 1), range(2, 9), range(1 << 40, u64::MAX)] },
+            failed(FailReason::Nacked),
+            failed(FailReason::Expired),
+        ]
+    }
+
+    #[test]
+    fn every_record_comes_back_as_it_was() {
+        for record in records_without_messages() {
+            let entries = entries(&record, &[]);
+            let [(None, payload)] = &entries[..] else { panic!("{record:?} has a key or several entries") };
+            assert_eq!(decode_record(payload).unwrap().as_ref(), Some(&record));
+        }
+    }
+
+    #[test]
+    fn published_messages_come_back_in_chunks_that_follow_each_other() {
+        let bodies: Vec<Bytes> =
+            [10, CHUNK_BYTES - 10, 1, 3 * CHUNK_BYTES, 5].map(|bytes| vec![1; bytes].into()).into();
+        let record = Record::Published { topic: TopicId(3), first: Seq(11), count: 5, time: Time(99) };
+        let (mut next, mut all) = (11, Vec::new());
+        for (key, payload) in entries(&record, &bodies) {
+            let stored = decode_messages(&payload.clone().into()).unwrap();
+            let count = u32::try_from(stored.bodies.len()).unwrap();
+            assert_eq!(key, Some(Key { stream: 3, first: next, count }));
+            let (topic, first, time) = (TopicId(3), Seq(next), Time(99));
+            assert_eq!(decode_record(&payload).unwrap(), Some(Record::Published { topic, first, count, time }));
+            assert_eq!((stored.first, stored.time), (next, time));
+            next += u64::from(count);
+            all.extend(stored.bodies);
+        }
+        assert_eq!(all, bodies);
+    }
+
+    #[test]
+    fn a_forwarded_message_is_found_in_the_topic_it_went_to() {
+        let record = Record::Forwarded {
+            subscription: SubscriptionId(1),
+            seq: Seq(2),
+            to: TopicId(3),
+            as_seq: Seq(4),
+            time: Time(5),
+        };
+        let entries = entries(&record, &[Bytes::from_static(b"body")]);
+        let [(Some(key), payload)] = &entries[..] else { panic!("{entries:?}") };
+        assert_eq!(*key, Key { stream: 3, first: 4, count: 1 });
+        assert_eq!(decode_record(payload).unwrap(), Some(record));
+        let stored = decode_messages(&payload.clone().into()).unwrap();
+        assert_eq!(stored, Stored { first: 4, time: Time(5), bodies: vec![Bytes::from_static(b"body")] });
+    }
+
+    #[test]
+    fn a_carried_message_is_read_and_is_no_record() {
+        let stored = Stored { first: 4, time: Time(5), bodies: vec![Bytes::from_static(b"body")] };
+        let (key, payload) = encode_carried(TopicId(3), stored.clone());
+        assert_eq!(key, Key { stream: 3, first: 4, count: 1 });
+        assert_eq!(decode_record(&payload).unwrap(), None);
+        assert_eq!(decode_messages(&payload.into()).unwrap(), stored);
+    }
+
+    #[test]
+    fn bytes_that_are_not_ours_are_refused_and_never_panic() {
+        assert_eq!(decode_record(&[]), Err(CodecError::Empty));
+        assert_eq!(decode_record(&[2]), Err(CodecError::Version(2)));
+        assert_eq!(decode_record(&[1]), Err(CodecError::Field("fact")));
+        for record in records_without_messages() {
+            let (_, payload) = entries(&record, &[]).remove(0);
+            for cut in 0..payload.len() {
+                assert_ne!(decode_record(&payload[..cut]), Ok(Some(record.clone())), "cut at {cut}");
+            }
+            for at in 0..payload.len() {
+                let mut flipped = payload.clone();
+                flipped[at] ^= 0x81;
+                decode_record(&flipped).ok();
+                decode_messages(&flipped.into()).ok();
+            }
+            assert!(decode_messages(&payload.into()).is_err());
+        }
+    }
+
+    #[test]
+    fn the_ordering_key_is_found_without_the_rest_of_the_message() {
+        let message =
+            |key: &str| Message { ordering_key: key.to_owned(), data: vec![1; 99].into(), ..Default::default() };
+        assert_eq!(key_of(&body_of(message(""))).unwrap(), None);
+        assert_eq!(key_of(&body_of(message("k"))).unwrap(), hash_of("k"));
+        assert_ne!(hash_of("k"), hash_of("l"));
+    }
+}

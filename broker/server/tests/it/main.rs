@@ -1,0 +1,15 @@
+//! The broker as its clients see it: over gRPC, in this process or in one that is killed.
+
+// Helpers of tests unwrap as tests do.
+#![allow(clippy::unwrap_used)]
+
+mod admin;
+mod bad_input;
+mod harness;
+mod official_client;
+mod process;
+mod publishing;
+mod pulling;
+mod serving;
+mod streaming;
+mod topology;

@@ -1,0 +1,214 @@
+//! The `broker` binary, in processes that are killed.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use crate::harness::{Client, PATIENCE, SUBSCRIPTION, TOPIC, texts};
+
+/// A broker in a process of its own, which ends with this value.
+pub(crate) struct BrokerProcess {
+    child: Child,
+    pub(crate) address: SocketAddr,
+}
+
+pub(crate) fn broker(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+fn output(arguments: &[&str]) -> (Output, String) {
+    let output = broker(arguments).output().unwrap();
+    let errors = String::from_utf8(output.stderr.clone()).unwrap();
+    (output, errors)
+}
+
+impl BrokerProcess {
+    /// Starts a broker and waits until it serves.
+    pub(crate) fn start(dir: &Path, listen: &str) -> Self {
+        Self::start_with(dir, listen, &[])
+    }
+
+    pub(crate) fn start_with(dir: &Path, listen: &str, more: &[&str]) -> Self {
+        let mut arguments = vec!["serve", "--listen", listen, "--data-dir", dir.to_str().unwrap()];
+        arguments.extend(more);
+        let mut child = broker(&arguments).spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (found, address) = mpsc::channel();
+        // Reads on, so that the broker never waits for somebody to read its log.
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                eprintln!("{line}");
+                if let Some((_, address)) = line.split_once("The broker serves. address=") {
+                    found.send(address.trim().parse().unwrap()).ok();
+                }
+            }
+        });
+        let address = address.recv_timeout(PATIENCE).expect("the broker serves");
+        Self { child, address }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM; answers the exit code.
+    pub(crate) fn terminate(mut self) -> Option<i32> {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(begun.elapsed() < PATIENCE, "the broker does not stop");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for BrokerProcess {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_the_process_with_success_and_a_restart_finds_everything() {
+    let dir = TempDir::new().unwrap();
+    let broker = BrokerProcess::start(dir.path(), "127.0.0.1:0");
+    let client = Client::connect(&broker.url()).await;
+    client.create_topic(TOPIC).await;
+    client.create_subscription(SUBSCRIPTION, TOPIC).await;
+    client.publish_texts(&["a"]).await;
+    assert_eq!(broker.terminate(), Some(0));
+    let broker = BrokerProcess::start(dir.path(), "127.0.0.1:0");
+    let client = Client::connect(&broker.url()).await;
+    assert_eq!(texts(&client.pull(10).await), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_broker_on_the_same_directory_is_refused_and_the_first_goes_on() {
+    let dir = TempDir::new().unwrap();
+    let first = BrokerProcess::start(dir.path(), "127.0.0.1:0");
+    let (second, errors) = output(&["serve", "--listen", "127.0.0.1:0", "--data-dir", dir.path().to_str().unwrap()]);
+    assert!(!second.status.success());
+    assert!(errors.contains("broker: ") && errors.contains("LOCK") || errors.contains("lock"), "{errors}");
+    Client::connect(&first.url()).await.create_topic(TOPIC).await;
+}
+
+#[test]
+fn a_bad_configuration_exits_with_a_message_that_names_the_variable() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "not json").unwrap();
+    let (file, data) = (file.to_str().unwrap(), dir.path().join("data"));
+    let data = data.to_str().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let cases: [(&[&str], &str); 5] = [
+        (&["serve", "--data-dir", data, "--listen", "nowhere"], "--listen"),
+        (&["serve", "--data-dir", data, "--listen", &taken], "BROKER_LISTEN"),
+        (&["serve", "--listen", "127.0.0.1:0", "--data-dir", file], "BROKER_DATA_DIR"),
+        (&["serve", "--listen", "127.0.0.1:0", "--data-dir", data, "--topology", file], "BROKER_TOPOLOGY"),
+        (&["serve", "--listen", "127.0.0.1:0", "--data-dir", data, "--topology", "/none"], "BROKER_TOPOLOGY"),
+    ];
+    for (arguments, named) in cases {
+        let (output, errors) = output(arguments);
+        assert!(!output.status.success(), "{arguments:?}");
+        assert!(errors.contains(named), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn the_health_command_tells_a_healthy_broker_from_none() {
+    let dir = TempDir::new().unwrap();
+    let broker = BrokerProcess::start(dir.path(), "127.0.0.1:0");
+    let url = broker.url();
+    let (healthy, errors) = output(&["health", "--address", &url]);
+    assert!(healthy.status.success(), "{errors}");
+    broker.kill();
+    let (gone, errors) = output(&["health", "--address", &url]);
+    assert!(!gone.status.success());
+    assert!(errors.contains(&url), "{errors}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_journal_refuses_to_start_and_says_where() {
+    let dir = TempDir::new().unwrap();
+    let small = ["--segment-bytes", "4096", "--checkpoint-bytes", "1000000000"];
+    let broker = BrokerProcess::start_with(dir.path(), "127.0.0.1:0", &small);
+    let client = Client::connect(&broker.url()).await;
+    client.create_topic(TOPIC).await;
+    client.create_subscription(SUBSCRIPTION, TOPIC).await;
+    for _ in 0..20 {
+        client.publish_texts(&[&"x".repeat(1_000)]).await;
+    }
+    broker.kill();
+    let mut segments: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect();
+    segments.sort();
+    assert!(segments.len() > 3, "{segments:?}");
+    let mut bytes = Vec::new();
+    std::fs::File::open(&segments[1]).unwrap().read_to_end(&mut bytes).unwrap();
+    bytes[2_000] ^= 1;
+    std::fs::write(&segments[1], bytes).unwrap();
+    let (refused, errors) = output(&["serve", "--listen", "127.0.0.1:0", "--data-dir", dir.path().to_str().unwrap()]);
+    assert!(!refused.status.success());
+    let name = segments[1].file_name().unwrap().to_str().unwrap();
+    assert!(errors.contains(name) && errors.contains("offset"), "{errors}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn space_is_given_back_also_when_one_message_is_never_acked() {
+    let dir = TempDir::new().unwrap();
+    let small = ["--segment-bytes", "65536", "--checkpoint-bytes", "65536"];
+    let broker = BrokerProcess::start_with(dir.path(), "127.0.0.1:0", &small);
+    let client = Client::connect(&broker.url()).await;
+    client.create_topic(TOPIC).await;
+    client.create_subscription(SUBSCRIPTION, TOPIC).await;
+    client.publish_texts(&["stuck"]).await;
+    let stuck = client.pull(1).await;
+    client.modify(crate::harness::ack_ids(&stuck), 600).await.unwrap();
+    let text = "x".repeat(1_000);
+    for _ in 0..100 {
+        client.publish_texts(&[text.as_str(); 20]).await;
+        let received = client.pull_all(20).await;
+        client.ack(crate::harness::ack_ids(&received)).await.unwrap();
+    }
+    // 2 MB went through; what stays is a few segments.
+    let journal_bytes = || async {
+        let request = orderflow_proto::orderflow::broker::v1::GetStatsRequest {};
+        client.inspector.clone().get_stats(request).await.unwrap().into_inner().journal_bytes
+    };
+    let begun = Instant::now();
+    while journal_bytes().await > 500_000 {
+        assert!(begun.elapsed() < PATIENCE, "{} bytes stay", journal_bytes().await);
+        // Checkpoints come with traffic.
+        client.publish_texts(&[text.as_str(); 20]).await;
+        let received = client.pull_all(20).await;
+        client.ack(crate::harness::ack_ids(&received)).await.unwrap();
+    }
+    broker.kill();
+    let broker = BrokerProcess::start_with(dir.path(), "127.0.0.1:0", &small);
+    let client = Client::connect(&broker.url()).await;
+    let received = client.pull_all(1).await;
+    assert_eq!(texts(&received), ["stuck"]);
+    assert_eq!(received[0].message.as_ref().unwrap().message_id, stuck[0].message.as_ref().unwrap().message_id);
+}
