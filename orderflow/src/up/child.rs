@@ -134,11 +134,12 @@ fn copy_output(part: Part, output: PipeReader, mut log: File, verbose: bool) {
 
 /// Whether a line of a log is for people at the terminal: warnings, errors, and whatever is no log line (a panic).
 fn worth_a_look(line: &str) -> bool {
-    // A log line is `TIME LEVEL MODULE: …`.
-    match line.split_whitespace().nth(1) {
-        None => false,
-        Some(level) => !["INFO", "DEBUG", "TRACE"].contains(&level),
+    let routine = ["INFO", "DEBUG", "TRACE"];
+    if line.starts_with('{') {
+        return !routine.iter().any(|level| line.contains(&format!(r#""level":"{level}""#)));
     }
+    // A log line is `TIME LEVEL MODULE: …`.
+    line.split_whitespace().nth(1).is_some_and(|level| !routine.contains(&level))
 }
 
 #[cfg(test)]
@@ -153,5 +154,7 @@ mod tests {
         assert!(worth_a_look("error: --listen (BROKER_LISTEN): the port is taken"));
         assert!(!worth_a_look("2026-01-02T03:04:05Z  INFO broker::edge: listening"));
         assert!(!worth_a_look(""));
+        assert!(worth_a_look(r#"{"timestamp":"2026-01-02","level":"WARN","message":"a stream broke"}"#));
+        assert!(!worth_a_look(r#"{"timestamp":"2026-01-02","level":"INFO","message":"listening"}"#));
     }
 }
