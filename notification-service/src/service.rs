@@ -48,6 +48,10 @@ pub enum Error {
 
 /// Runs the service as a process: logs, stops on SIGTERM and ctrl-c, and tells by the exit code how it ended.
 pub async fn run(config: Config) -> ExitCode {
+    if let Err(error) = config.validate() {
+        eprintln!("{NAME}: {error}");
+        return ExitCode::FAILURE;
+    }
     let process = config.process.clone();
     service_kit::run(NAME, &process, async |token| Service::open(config).await?.run(token).await).await
 }
