@@ -30,6 +30,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// A peer that does not answer that for so long is gone.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Calls that one connection may have open at a time. Clients put many streams and waiting pulls on one connection.
+const CALLS_PER_CONNECTION_MAX: u32 = 1_000;
+
 type PublisherService = PublisherServer<Publisher<Embedded>>;
 type SubscriberService = SubscriberServer<Subscriber<Embedded>>;
 type InspectorService = BrokerServiceServer<Inspector<Embedded>>;
@@ -76,6 +79,7 @@ impl Broker {
         let stop = CancellationToken::new();
         let routes = routes(&engine, &stop).add_service(health);
         let server = Server::builder()
+            .max_concurrent_streams(Some(CALLS_PER_CONNECTION_MAX))
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .add_routes(routes)

@@ -16,8 +16,9 @@ use super::task::Event;
 use super::{Embedded, ack_id, message_id};
 use crate::engine::{Ending, Error, Lease, LeaseControl, Leases};
 
-/// One response carries no more bytes than this, unless a single message does.
-const RESPONSE_BYTES_MAX: u64 = 1 << 20;
+/// One response carries no more bytes than this, unless a single message does. Clients take 4 MiB by default; smaller
+/// ones leave less on the way to a slow reader, where leases are not kept up.
+const RESPONSE_BYTES_MAX: u64 = 256 << 10;
 /// One response carries no more messages than this.
 const RESPONSE_MESSAGES_MAX: usize = 1_000;
 /// Batches that are read ahead of the reader.
