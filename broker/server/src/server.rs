@@ -97,7 +97,7 @@ impl Broker {
         set_serving(&reporter, false).await;
         stop.cancel();
         if tokio::time::timeout(STOP_GRACE, &mut server).await.is_err() {
-            tracing::warn!(grace_ms = STOP_GRACE.as_millis(), "Cut off requests that did not end in time.");
+            tracing::warn!(grace_s = STOP_GRACE.as_secs(), "Cut off requests that did not end in time.");
             server.abort();
         }
         stop_engine.cancel();
