@@ -330,6 +330,39 @@ async fn a_stop_ends_streams_and_waiting_pulls_with_unavailable_well_within_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_cancelled_stream_was_never_sent_goes_to_others_at_once_and_counts_no_attempt() {
+    let broker = TestBroker::start().await;
+    let client = broker.client().await;
+    client.create_topic(TOPIC).await;
+    client
+        .create(pb::Subscription {
+            name: SUBSCRIPTION.to_owned(),
+            topic: TOPIC.to_owned(),
+            ack_deadline_seconds: 600,
+            dead_letter_policy: Some(pb::DeadLetterPolicy {
+                dead_letter_topic: TOPIC.to_owned(),
+                max_delivery_attempts: 5,
+            }),
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    // Nobody reads this stream, and its connection outlives it.
+    let first = pb::StreamingPullRequest { stream_ack_deadline_seconds: 600, ..first_request() };
+    let unread = client.open(first).await;
+    let big = "x".repeat(100_000);
+    for _ in 0..20 {
+        client.publish(vec![message(&big); 10]).await.unwrap();
+    }
+    client.until(SUBSCRIPTION, |stats| stats.outstanding_messages == 200).await;
+    drop(unread);
+    client.until(SUBSCRIPTION, |stats| stats.consumers == 0 && stats.outstanding_messages < 50).await;
+    let mut stream = client.stream().await;
+    let received = stream.take(150).await;
+    assert!(received.iter().all(|message| message.delivery_attempt == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn messages_that_wait_for_a_slow_reader_do_not_count_as_failed() {
     let broker = TestBroker::start().await;
     let client = broker.client().await;

@@ -113,6 +113,18 @@ impl Embedded {
         self.signal.send(Signal::Command(command)).ok();
     }
 
+    /// Gives back messages that never left the broker, so that they count no attempt.
+    fn give_back(&self, refs: Vec<AckRef>) {
+        if refs.is_empty() {
+            return;
+        }
+        let command = Command::internal(Vec::new(), move |state| {
+            state.core.handle_give_back(&refs, state.now, &mut state.out);
+        });
+        // An engine that has ended has no leases.
+        self.signal.send(Signal::Command(command)).ok();
+    }
+
     async fn modify(
         &self,
         subscription: SubscriptionName,
