@@ -81,7 +81,7 @@ impl EmbeddedLeases {
         let shows_attempts = attached.shows_attempts;
         let pump = Pump { engine, subscription, shows_attempts, deadline_ms, queue: VecDeque::new() };
         tokio::spawn(pump.run(events, output));
-        Self { batches, ordered: attached.ordered, control, attachment: attachment }
+        Self { batches, ordered: attached.ordered, control, attachment }
     }
 }
 
