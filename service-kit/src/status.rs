@@ -69,15 +69,27 @@ pub fn internal(error: &(dyn Error + 'static)) -> Status {
     Status::internal("the service failed; its log says why")
 }
 
-/// An error and its causes in one line.
+/// An error and its causes in one line. A cause that its error has told already is not told again.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
+        let told = error.to_string();
+        if !text.contains(&told) {
+            let _ = write!(text, ": {told}");
+        }
         cause = error.source();
     }
     text
+}
+
+/// The innermost cause alone, for errors that tell each of their causes again.
+pub fn root(error: &(dyn Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(cause) = error.source() {
+        error = cause;
+    }
+    error.to_string()
 }
 
 #[cfg(test)]
@@ -105,6 +117,21 @@ mod tests {
         let info = details.error_info().unwrap();
         assert_eq!((info.reason.as_str(), info.domain.as_str()), ("KEY_REUSED", ERROR_DOMAIN));
         assert_eq!(info.metadata["order_id"], "7");
+    }
+
+    #[test]
+    fn each_cause_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{said}")]
+        struct Layer {
+            said: &'static str,
+            source: Option<Box<Layer>>,
+        }
+        let layer = |said, source| Layer { said, source };
+        let inner = layer("the port is taken", None);
+        let error = layer("cannot start", Some(layer("bind: the port is taken", Some(inner.into())).into()));
+        assert_eq!(chain(&error), "cannot start: bind: the port is taken");
+        assert_eq!(root(&error), "the port is taken");
     }
 
     #[test]

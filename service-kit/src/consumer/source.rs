@@ -12,6 +12,7 @@ use tracing::warn;
 
 use super::{Error, OUTSTANDING_MESSAGES_MAX};
 use crate::broker::BrokerConfig;
+use crate::status::root;
 
 /// How long the client may try to open a stream before it starts over, in milliseconds.
 ///
@@ -104,7 +105,7 @@ impl Source {
                 | Code::Unimplemented,
             ) => Err(Error::Refused { subscription, cause: error.to_string() }),
             _ => {
-                warn!(subscription, error = error.to_string(), "the stream of messages broke; it is opened again");
+                warn!(subscription, error = root(&error), "the stream of messages broke; it is opened again");
                 Ok(())
             }
         }
