@@ -136,7 +136,7 @@ async fn follow(url: &str, mut up: impl FnMut()) -> String {
     };
     let mut client = match connect.await {
         Ok(channel) => HealthClient::new(channel),
-        Err(error) => return root(&error),
+        Err(error) => return reason(&error),
     };
     loop {
         match client.watch(HealthCheckRequest::default()).await {
@@ -147,15 +147,25 @@ async fn follow(url: &str, mut up: impl FnMut()) -> String {
                         Ok(Some(answer)) if answer.status() == ServingStatus::Serving => up(),
                         Ok(Some(_)) => break "it says that it does not serve".to_owned(),
                         Ok(None) => break "the connection ended".to_owned(),
-                        Err(status) => break root(&status),
+                        Err(status) => break reason(&status),
                     }
                 };
             }
             // Other brokers have no health service; an answer is all there is to know.
             Err(status) if status.code() == Code::Unimplemented => up(),
-            Err(status) => return root(&status),
+            Err(status) => return reason(&status),
         }
         tokio::time::sleep(Duration::from_millis(LOOK_AGAIN_MS)).await;
+    }
+}
+
+/// Why something that concerns the broker failed, in its own words: the innermost cause, without what the client and
+/// the transport say around it.
+pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let cause = root(error);
+    match cause.downcast_ref::<tonic::Status>() {
+        Some(status) => status.message().to_owned(),
+        None => cause.to_string(),
     }
 }
 
@@ -219,5 +229,16 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn the_log_tells_once_that_the_broker_went_and_once_that_it_is_back() {
         tokio::join!(an_outage(true), an_outage(false));
+    }
+
+    #[test]
+    fn a_reason_is_what_the_broker_said() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("publishing failed: {source}")]
+        struct Outer {
+            source: tonic::Status,
+        }
+        let source = tonic::Status::not_found("topic `t` does not exist");
+        assert_eq!(reason(&Outer { source }), "topic `t` does not exist");
     }
 }

@@ -84,12 +84,11 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 /// The innermost cause alone, for errors that tell each of their causes again.
-pub fn root(error: &(dyn Error + 'static)) -> String {
-    let mut error = error;
+pub(crate) fn root<'e>(mut error: &'e (dyn Error + 'static)) -> &'e (dyn Error + 'static) {
     while let Some(cause) = error.source() {
         error = cause;
     }
-    error.to_string()
+    error
 }
 
 #[cfg(test)]
@@ -131,7 +130,7 @@ mod tests {
         let inner = layer("the port is taken", None);
         let error = layer("cannot start", Some(layer("bind: the port is taken", Some(inner.into())).into()));
         assert_eq!(chain(&error), "cannot start: bind: the port is taken");
-        assert_eq!(root(&error), "the port is taken");
+        assert_eq!(root(&error).to_string(), "the port is taken");
     }
 
     #[test]

@@ -7,8 +7,6 @@ use google_cloud_pubsub::model::Message;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::status::root;
-
 /// Attribute of a dead letter: why the consumer could not handle it.
 pub const DEAD_LETTER_REASON: &str = "dead-letter-reason";
 
@@ -42,7 +40,7 @@ impl DeadLetters {
                     return true;
                 }
                 Err(error) if !failing => {
-                    let error = root(&error);
+                    let error = crate::broker::reason(&error);
                     warn!(
                         topic = self.topic,
                         message_id = id,

@@ -11,8 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 use tracing::warn;
 
 use super::{Error, OUTSTANDING_MESSAGES_MAX};
-use crate::broker::BrokerConfig;
-use crate::status::root;
+use crate::broker::{BrokerConfig, reason};
 
 /// How long the client may try to open a stream before it starts over, in milliseconds.
 ///
@@ -103,9 +102,9 @@ impl Source {
                 | Code::PermissionDenied
                 | Code::Unauthenticated
                 | Code::Unimplemented,
-            ) => Err(Error::Refused { subscription, cause: error.to_string() }),
+            ) => Err(Error::Refused { subscription, cause: reason(&error) }),
             _ => {
-                warn!(subscription, error = root(&error), "the stream of messages broke; it is opened again");
+                warn!(subscription, error = reason(&error), "the stream of messages broke; it is opened again");
                 Ok(())
             }
         }

@@ -103,7 +103,8 @@ impl Database {
         if let Err(error) = &result
             && error.kind() == Kind::Lasting
         {
-            self.unfit.send_if_modified(|cause| cause.is_none().then(|| *cause = Some(root(error))).is_some());
+            self.unfit
+                .send_if_modified(|cause| cause.is_none().then(|| *cause = Some(root(error).to_string())).is_some());
         }
         result
     }

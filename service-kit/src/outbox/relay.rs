@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Error;
-use crate::broker::BrokerConfig;
+use crate::broker::{BrokerConfig, reason};
 use crate::db::{self, Database};
-use crate::status::{chain, root};
+use crate::status::chain;
 
 /// How many events are read, published and deleted in one round.
 pub const BATCH_EVENTS_MAX: u32 = 256;
@@ -279,7 +279,7 @@ fn fate(published: Result<String, PublishError>) -> Fate {
         Ok(_) => return Fate::Taken,
         Err(error) => error,
     };
-    let reason = root(&error);
+    let reason = reason(&error);
     let code = match &error {
         PublishError::Rpc(error) => error.status().map(|status| status.code),
         _ => None,
