@@ -69,6 +69,12 @@ pub fn internal(error: &(dyn Error + 'static)) -> Status {
     Status::internal("the service failed; its log says why")
 }
 
+/// UNAVAILABLE for a request that the database could not serve now: the cause is logged here, and not sent.
+pub fn database_unavailable(error: &(dyn Error + 'static)) -> Status {
+    error!(error = chain(error), "a request found the database unavailable");
+    Status::unavailable("the database is unavailable; try again")
+}
+
 /// An error and its causes in one line. A cause that its error has told already is not told again.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -137,5 +143,6 @@ mod tests {
     fn internals_are_not_sent() {
         let secret = std::io::Error::other("password is 1234");
         assert!(!internal(&secret).message().contains("1234"));
+        assert!(!database_unavailable(&secret).message().contains("1234"));
     }
 }
