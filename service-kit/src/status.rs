@@ -90,7 +90,7 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 /// The innermost cause alone, for errors that tell each of their causes again.
-pub(crate) fn root<'e>(mut error: &'e (dyn Error + 'static)) -> &'e (dyn Error + 'static) {
+pub fn root<'e>(mut error: &'e (dyn Error + 'static)) -> &'e (dyn Error + 'static) {
     while let Some(cause) = error.source() {
         error = cause;
     }
