@@ -96,7 +96,7 @@ fn start(journal: Journal, recovery: Recovery, checkpoint_bytes: u64) -> Result<
     let clock = Clock::start();
     let mut out = Output::new();
     let now = clock.now();
-    let core = recovery.begin(Limits::default(), now.0, &mut out);
+    let core = recovery.begin(Limits::default(), now.0, now, &mut out);
 
     let reader = journal.reader();
     let journal_bytes = Arc::new(AtomicU64::new(journal.bytes_on_disk()));
