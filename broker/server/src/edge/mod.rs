@@ -2,6 +2,7 @@
 //! hears of it.
 
 mod inspect;
+mod mask;
 mod parse;
 mod publisher;
 mod received;

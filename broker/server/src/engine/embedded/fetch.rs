@@ -189,13 +189,7 @@ pub(super) fn published_at(reader: &Reader, topic: TopicId, from: Seq) -> Result
 
 /// Of the messages `first..=last`, the first that was not published before `time`; the number after them if all were.
 /// A binary search: times of publication do not go back.
-pub(super) fn first_since(
-    reader: &Reader,
-    topic: TopicId,
-    first: Seq,
-    last: Seq,
-    time: Time,
-) -> Result<Seq, Failure> {
+pub(super) fn first_since(reader: &Reader, topic: TopicId, first: Seq, last: Seq, time: Time) -> Result<Seq, Failure> {
     // All that is there below `low` was published before the time, and nothing that is there from `high` on.
     let (mut low, mut high) = (first.0, last.0 + 1);
     while low < high {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use broker_core::{
@@ -30,6 +30,7 @@ const UNSENT_HOLD_MAX: Duration = Duration::from_secs(600);
 pub(super) struct Attached {
     pub(super) ordered: bool,
     pub(super) shows_attempts: bool,
+    pub(super) exactly_once: Arc<AtomicBool>,
 }
 
 /// A stream of leases.
@@ -37,6 +38,7 @@ pub(super) struct Attached {
 pub(crate) struct EmbeddedLeases {
     batches: Receiver<Result<Vec<Lease>, Error>>,
     ordered: bool,
+    exactly_once: Arc<AtomicBool>,
     control: EmbeddedControl,
     _attachment: Attachment,
 }
@@ -84,7 +86,8 @@ impl EmbeddedLeases {
                 output.send(Err(error)).await.ok();
             }
         });
-        Self { batches, ordered: attached.ordered, control, _attachment: attachment }
+        let exactly_once = attached.exactly_once.clone();
+        Self { batches, ordered: attached.ordered, exactly_once, control, _attachment: attachment }
     }
 }
 
@@ -97,6 +100,10 @@ impl Leases for EmbeddedLeases {
 
     fn is_ordered(&self) -> bool {
         self.ordered
+    }
+
+    fn is_exactly_once(&self) -> bool {
+        self.exactly_once.load(Ordering::Relaxed)
     }
 
     fn control(&self) -> EmbeddedControl {
@@ -118,7 +125,7 @@ impl LeaseControl for EmbeddedControl {
         self.engine
             .ask(move |state| {
                 state.core.handle_consumer_deadline(consumer, deadline);
-                Ok(())
+                Ok::<_, Error>(())
             })
             .await
     }
@@ -160,9 +167,7 @@ impl Pump {
                         let unsent = |delivery| Unsent { subscription, topic, delivery, since };
                         self.queue.extend(messages.into_iter().map(unsent));
                     }
-                    Some(Event::Closed(CloseReason::SubscriptionDeleted)) => {
-                        return Err(broker_core::Error::SubscriptionNotFound(self.subscription).into());
-                    }
+                    Some(Event::Closed(reason)) => return Err(closed(self.subscription, reason)),
                     None => return Ok(()),
                 },
                 permit = output.reserve(), if !self.queue.is_empty() => {
@@ -214,8 +219,8 @@ impl Pump {
         };
         let refs: Vec<AckRef> = self.queue.iter().map(reference).collect();
         let deadline_ms = self.deadline_ms.load(Ordering::Relaxed);
-        let outcomes = self.engine.modify(self.subscription.clone(), vec![(deadline_ms, refs)]).await?;
-        let mut outcomes = outcomes.into_iter().flatten();
+        let (_, outcomes) = self.engine.modify(self.subscription.clone(), vec![(deadline_ms, refs)]).await?;
+        let mut outcomes = outcomes.into_iter();
         self.queue.retain(|_| outcomes.next() == Some(ModifyOutcome::Extended));
         Ok(())
     }
@@ -224,6 +229,15 @@ impl Pump {
     fn hold_period(&self) -> Duration {
         Duration::from_millis(u64::from(self.deadline_ms.load(Ordering::Relaxed)) / 3)
     }
+}
+
+/// What a consumer is told that the core has closed.
+pub(super) fn closed(subscription: SubscriptionName, reason: CloseReason) -> Error {
+    match reason {
+        CloseReason::SubscriptionDeleted => broker_core::Error::SubscriptionNotFound(subscription),
+        CloseReason::SubscriptionDetached => broker_core::Error::Detached(subscription),
+    }
+    .into()
 }
 
 /// A lease as the API gives it out.

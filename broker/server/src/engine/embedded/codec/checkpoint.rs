@@ -307,15 +307,28 @@ mod tests {
         let mut config_of = core::SubscriptionConfig::new(name, topic);
         config_of.filter = Some("attributes:a".parse().unwrap());
         config_of.retain_acked = true;
-        let mut other = core::SubscriptionConfig::new("projects/p/subscriptions/other".parse().unwrap(), config.name.clone());
+        let mut other =
+            core::SubscriptionConfig::new("projects/p/subscriptions/other".parse().unwrap(), config.name.clone());
         other.expiration = None;
         let filtered = vec![core::Filtered { subscription, ranges: vec![range(4, 4), range(8, 9)] }];
         let leases = LeaseId { epoch: 1, number: 6 };
         for record in [
             core::Record::Started { epoch: 1 },
             core::Record::TopicCreated { id, config },
-            core::Record::SubscriptionCreated { id: subscription, topic: id, config: config_of, start: Seq(0), time: Time(3) },
-            core::Record::SubscriptionCreated { id: SubscriptionId(3), topic: id, config: other, start: Seq(0), time: Time(4) },
+            core::Record::SubscriptionCreated {
+                id: subscription,
+                topic: id,
+                config: config_of,
+                start: Seq(0),
+                time: Time(3),
+            },
+            core::Record::SubscriptionCreated {
+                id: SubscriptionId(3),
+                topic: id,
+                config: other,
+                start: Seq(0),
+                time: Time(4),
+            },
             core::Record::Published { topic: id, first: Seq(1), count: 10, time: Time(5), filtered },
             core::Record::Acked { subscription, ranges: vec![range(1, 2), range(5, 6)] },
             failed(3, 1, FailReason::Nacked),

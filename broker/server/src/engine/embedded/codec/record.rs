@@ -13,8 +13,8 @@ use prost::Message as _;
 
 use super::settings::{labels_of, labels_to};
 use super::wire::{
-    Acked, Active, Cut, Entry, Fact, Failed, Forwarded, Messages, Published, SnapshotCreated, Sought, SubscriptionCreated,
-    SubscriptionUpdated, TopicCreated,
+    Acked, Active, Cut, Entry, Fact, Failed, Forwarded, Messages, Published, SnapshotCreated, Sought,
+    SubscriptionCreated, SubscriptionUpdated, TopicCreated,
 };
 use super::{CodecError, body, versioned};
 use crate::engine::Message;
@@ -44,13 +44,15 @@ pub(in crate::engine::embedded) fn encode_record(
         Record::TopicUpdated { id, config } => {
             Fact::TopicUpdated(TopicCreated { id: id.0, config: Some(config.into()) })
         }
-        Record::SubscriptionCreated { id, topic, config, start, time } => Fact::SubscriptionCreated(SubscriptionCreated {
-            id: id.0,
-            topic: topic.0,
-            config: Some(config.into()),
-            start: start.0,
-            time_ms: time.0,
-        }),
+        Record::SubscriptionCreated { id, topic, config, start, time } => {
+            Fact::SubscriptionCreated(SubscriptionCreated {
+                id: id.0,
+                topic: topic.0,
+                config: Some(config.into()),
+                start: start.0,
+                time_ms: time.0,
+            })
+        }
         Record::SubscriptionUpdated { id, config } => {
             Fact::SubscriptionUpdated(SubscriptionUpdated { id: id.0, config: Some(config.into()) })
         }
@@ -133,13 +135,15 @@ pub(in crate::engine::embedded) fn decode_record(payload: &[u8]) -> Result<Optio
             let config = config.ok_or(CodecError::Field("topic"))?.try_into()?;
             Record::TopicUpdated { id: TopicId(id), config }
         }
-        Fact::SubscriptionCreated(SubscriptionCreated { id, topic, config, start, time_ms }) => Record::SubscriptionCreated {
-            id: SubscriptionId(id),
-            topic: TopicId(topic),
-            config: config.ok_or(CodecError::Field("subscription"))?.try_into()?,
-            start: Seq(start),
-            time: Time(time_ms),
-        },
+        Fact::SubscriptionCreated(SubscriptionCreated { id, topic, config, start, time_ms }) => {
+            Record::SubscriptionCreated {
+                id: SubscriptionId(id),
+                topic: TopicId(topic),
+                config: config.ok_or(CodecError::Field("subscription"))?.try_into()?,
+                start: Seq(start),
+                time: Time(time_ms),
+            }
+        }
         Fact::SubscriptionUpdated(SubscriptionUpdated { id, config }) => {
             let config = config.ok_or(CodecError::Field("subscription"))?.try_into()?;
             Record::SubscriptionUpdated { id: SubscriptionId(id), config }
@@ -405,12 +409,7 @@ mod tests {
             Record::Sought { id, to: SeekTo::Snapshot(name.clone()), leases: LeaseId::default() },
             Record::SubscriptionCut { id, before: seq },
             Record::TopicCut { id: topic_id, before: seq },
-            Record::SnapshotCreated {
-                name: name.clone(),
-                subscription: id,
-                labels: labels(),
-                expires: Time(u64::MAX),
-            },
+            Record::SnapshotCreated { name: name.clone(), subscription: id, labels: labels(), expires: Time(u64::MAX) },
             Record::SnapshotUpdated { name: name.clone(), labels: labels(), expires: Time(2) },
             Record::SnapshotDeleted { name },
             Record::SubscriptionDeleted { id },

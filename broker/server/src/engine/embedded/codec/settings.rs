@@ -122,8 +122,7 @@ impl TryFrom<SubscriptionConfig> for core::SubscriptionConfig {
             let topic = policy.topic.parse().map_err(|_| wrong.clone())?;
             core::DeadLetterPolicy::new(topic, policy.attempts_max).map_err(|_| wrong)
         };
-        let filter =
-            |text: &str| core::Filter::parse(text).map_err(|_| CodecError::Field("subscription.filter"));
+        let filter = |text: &str| core::Filter::parse(text).map_err(|_| CodecError::Field("subscription.filter"));
         let expiration =
             |ms| core::Expiration::from_ms(ms).map_err(|_| CodecError::Field("subscription.expiration_ms"));
         Ok(Self {
