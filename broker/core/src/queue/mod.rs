@@ -253,7 +253,8 @@ impl Queue {
 
     /// Lets go of a message that a lease has acked, and remembers up to `remembered_max` such leases.
     pub(crate) fn ack(&mut self, seq: Seq, lease: u64, remembered_max: usize, timers: &mut Timers) {
-        if let Some(Message { state: State::Out { consumer, .. }, .. }) = self.held.get(&seq)
+        if let Some(Message { state: State::Out { consumer, lease: current, .. }, .. }) = self.held.get(&seq)
+            && *current == lease
             && let Some(consumer) = self.consumers.get_mut(consumer)
         {
             consumer.has_acked = true;

@@ -7,10 +7,12 @@ use broker_core::*;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
-use crate::harness::{Received, World, subscription_name, topic_name};
+use crate::harness::{Received, World, snapshot_name, subscription_name, topic_name};
 
 const TOPICS: [&str; 3] = ["orders", "payments", "dead-letters"];
-const SUBSCRIPTIONS: [&str; 5] = ["plain", "ordered", "retried", "ordered-retried", "operator"];
+const SUBSCRIPTIONS: [&str; 8] =
+    ["plain", "ordered", "retried", "ordered-retried", "operator", "filtered", "exact", "operator-filtered"];
+const SNAPSHOTS: [&str; 3] = ["monday", "tuesday", "friday"];
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -33,6 +35,18 @@ enum Op {
     DeleteTopic { topic: usize },
     CreateSubscription { subscription: usize },
     DeleteSubscription { subscription: usize },
+    KeepTopic { topic: usize, keep: bool },
+    Update { subscription: usize, retain_acked: bool, exactly_once: bool, retry_ms: Option<u32> },
+    DetachSubscription { subscription: usize },
+    SeekAfter { subscription: usize, percent: u64 },
+    SeekSnapshot { subscription: usize, snapshot: usize },
+    CreateSnapshot { snapshot: usize, subscription: usize, lives_ms: u64 },
+    UpdateSnapshot { snapshot: usize, lives_ms: u64 },
+    DeleteSnapshot { snapshot: usize },
+    CutTopic { topic: usize, percent: u64 },
+    CutSubscription { subscription: usize, percent: u64 },
+    /// Streams that die some seconds after they came, one after the other.
+    CrashLoop { subscription: usize, times: u32, lives_ms: u64 },
     Checkpoint,
     Crash,
 }
@@ -68,6 +82,27 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::DeleteTopic { topic: 2 }),
         2 => subscription.clone().prop_map(|subscription| Op::CreateSubscription { subscription }),
         1 => subscription.prop_map(|subscription| Op::DeleteSubscription { subscription }),
+        2 => (0..TOPICS.len(), any::<bool>()).prop_map(|(topic, keep)| Op::KeepTopic { topic, keep }),
+        4 => (0..SUBSCRIPTIONS.len(), any::<bool>(), any::<bool>(), prop::option::of(500..4_000_u32)).prop_map(
+            |(subscription, retain_acked, exactly_once, retry_ms)| {
+                Op::Update { subscription, retain_acked, exactly_once, retry_ms }
+            }
+        ),
+        1 => (0..SUBSCRIPTIONS.len()).prop_map(|subscription| Op::DetachSubscription { subscription }),
+        3 => (0..SUBSCRIPTIONS.len(), 0..120_u64)
+            .prop_map(|(subscription, percent)| Op::SeekAfter { subscription, percent }),
+        3 => (0..SUBSCRIPTIONS.len(), 0..SNAPSHOTS.len())
+            .prop_map(|(subscription, snapshot)| Op::SeekSnapshot { subscription, snapshot }),
+        4 => (0..SNAPSHOTS.len(), 0..SUBSCRIPTIONS.len(), 1..100_000_u64)
+            .prop_map(|(snapshot, subscription, lives_ms)| Op::CreateSnapshot { snapshot, subscription, lives_ms }),
+        1 => (0..SNAPSHOTS.len(), 1..100_000_u64)
+            .prop_map(|(snapshot, lives_ms)| Op::UpdateSnapshot { snapshot, lives_ms }),
+        1 => (0..SNAPSHOTS.len()).prop_map(|snapshot| Op::DeleteSnapshot { snapshot }),
+        2 => (0..TOPICS.len(), 0..120_u64).prop_map(|(topic, percent)| Op::CutTopic { topic, percent }),
+        3 => (0..SUBSCRIPTIONS.len(), 0..120_u64)
+            .prop_map(|(subscription, percent)| Op::CutSubscription { subscription, percent }),
+        4 => (0..SUBSCRIPTIONS.len(), 1..6_u32, 0..8_000_u64)
+            .prop_map(|(subscription, times, lives_ms)| Op::CrashLoop { subscription, times, lives_ms }),
         2 => Just(Op::Checkpoint),
         3 => Just(Op::Crash),
     ]
@@ -87,8 +122,16 @@ fn small_limits() -> Limits {
 }
 
 fn create_subscription(world: &mut World, index: usize) {
-    let (topic, ordering, retry) =
-        [(0, false, false), (0, true, false), (1, false, true), (0, true, true), (2, true, false)][index];
+    let (topic, ordering, retry, filter) = [
+        (0, false, false, None),
+        (0, true, false, None),
+        (1, false, true, None),
+        (0, true, true, None),
+        (2, true, false, None),
+        (0, false, true, Some("attributes.parity = \"odd\"")),
+        (1, false, false, None),
+        (2, false, false, Some("NOT attributes.parity = \"odd\"")),
+    ][index];
     let exists = |index: usize| world.model.topic_id(&topic_name(TOPICS[index])).is_some();
     if !exists(topic)
         || (retry && !exists(2))
@@ -98,6 +141,9 @@ fn create_subscription(world: &mut World, index: usize) {
     }
     world.subscription(SUBSCRIPTIONS[index], TOPICS[topic], |config| {
         config.ordering = ordering;
+        config.filter = filter.map(|filter| filter.parse().unwrap());
+        config.exactly_once = index == 6;
+        config.retain_acked = index == 6;
         if retry {
             config.retry = Some(RetryPolicy::new(1_000, 8_000).unwrap());
             config.dead_letter = Some(DeadLetterPolicy::new(topic_name("dead-letters"), ATTEMPTS_MIN).unwrap());
@@ -111,10 +157,10 @@ fn create_topic(world: &mut World, index: usize) {
     }
 }
 
-fn nack_all(world: &mut World, name: &str) {
-    let Some(id) = world.model.subscription_id(&subscription_name(name)) else { return };
+fn nack_all(world: &mut World, index: usize) {
+    let Some(id) = attached(world, index) else { return };
     let received = leased(world, |received| received.subscription == id);
-    world.nack(name, &received);
+    world.nack(SUBSCRIPTIONS[index], &received);
 }
 
 /// The deliveries whose leases stand.
@@ -131,7 +177,8 @@ fn pick(world: &World, picks: &[usize]) -> Option<(String, Vec<Received>)> {
     let first = *picks.first()?;
     let from = if first.is_multiple_of(3) { world.history.clone() } else { leased(world, |_| true) };
     let first = *from.get(first % from.len().max(1))?;
-    let name = world.model.subscriptions.get(&first.subscription)?.config.name.id().to_owned();
+    let state = world.model.subscriptions.get(&first.subscription).filter(|state| !state.detached)?;
+    let name = state.config.name.id().to_owned();
     let same: Vec<Received> = from.into_iter().filter(|other| other.subscription == first.subscription).collect();
     Some((name, picks.iter().map(|pick| same[pick % same.len()]).collect()))
 }
@@ -152,7 +199,7 @@ fn step(world: &mut World, op: &Op) {
             let kind = if *pull { ConsumerKind::Pull } else { ConsumerKind::Stream };
             let ack_deadline = AckDeadline::default();
             let attach = Attach { messages_max: *messages_max, bytes_max: *bytes_max, ack_deadline, kind };
-            let exists = world.model.subscription_id(&subscription_name(SUBSCRIPTIONS[*subscription])).is_some();
+            let exists = attached(world, *subscription).is_some();
             assert_eq!(world.try_attach(SUBSCRIPTIONS[*subscription], attach).is_ok(), exists);
         }
         Op::Detach { consumer: index, connection_lost } => {
@@ -175,10 +222,10 @@ fn step(world: &mut World, op: &Op) {
                 world.nack(&name, &received);
             }
         }
-        Op::NackAll { subscription } => nack_all(world, SUBSCRIPTIONS[*subscription]),
+        Op::NackAll { subscription } => nack_all(world, *subscription),
         Op::WearOut { subscription } => {
             for _ in 0..ATTEMPTS_MIN {
-                nack_all(world, SUBSCRIPTIONS[*subscription]);
+                nack_all(world, *subscription);
                 world.sync();
                 world.answer_all();
                 world.advance_ms(8_000);
@@ -212,13 +259,87 @@ fn step(world: &mut World, op: &Op) {
         }
         Op::Checkpoint => world.checkpoint(),
         Op::Crash => world.crash(),
+        other => step_beyond(world, other),
     }
+}
+
+/// What an operator does, or time.
+fn step_beyond(world: &mut World, op: &Op) {
+    match op {
+        Op::KeepTopic { topic, keep } => {
+            let mut config = TopicConfig::new(topic_name(TOPICS[*topic]));
+            config.retention = keep.then(Retention::default);
+            let exists = world.model.topic_id(&config.name).is_some();
+            assert_eq!(world.update_topic(config).is_ok(), exists);
+        }
+        Op::Update { subscription, retain_acked, exactly_once, retry_ms } => {
+            let changed = world.update(SUBSCRIPTIONS[*subscription], |config| {
+                config.retain_acked = *retain_acked;
+                config.exactly_once = *exactly_once;
+                config.retry = retry_ms.map(|ms| RetryPolicy::new(ms, 8_000).unwrap());
+            });
+            assert_eq!(changed.is_ok(), world.model.subscription_id(&subscription_name(SUBSCRIPTIONS[*subscription])).is_some());
+        }
+        Op::DetachSubscription { subscription } => {
+            let _ = world.detach_subscription(SUBSCRIPTIONS[*subscription]);
+        }
+        Op::SeekAfter { subscription, percent } => {
+            let after = attached(world, *subscription).map_or(0, |id| last_of(world, id) * percent / 100);
+            let sought = world.seek(SUBSCRIPTIONS[*subscription], SeekTo::After(Seq(after)));
+            assert_eq!(sought.is_ok(), attached(world, *subscription).is_some());
+        }
+        Op::SeekSnapshot { subscription, snapshot } => {
+            let name = snapshot_name(SNAPSHOTS[*snapshot]);
+            let topic = attached(world, *subscription).map(|id| world.model.subscriptions[&id].topic);
+            let fits = topic.is_some_and(|topic| world.model.topics[&topic].bookmarks.contains_key(&name));
+            assert_eq!(world.seek(SUBSCRIPTIONS[*subscription], SeekTo::Snapshot(name)).is_ok(), fits);
+        }
+        Op::CreateSnapshot { snapshot, subscription, lives_ms } => {
+            let _ = world.create_snapshot(SNAPSHOTS[*snapshot], SUBSCRIPTIONS[*subscription], *lives_ms);
+        }
+        Op::UpdateSnapshot { snapshot, lives_ms } => {
+            let _ = world.update_snapshot(SNAPSHOTS[*snapshot], *lives_ms);
+        }
+        Op::DeleteSnapshot { snapshot } => {
+            let _ = world.delete_snapshot(SNAPSHOTS[*snapshot]);
+        }
+        Op::CutTopic { topic, percent } => {
+            if let Some(id) = world.model.topic_id(&topic_name(TOPICS[*topic])) {
+                world.cut(Keeper::Topic(id), world.model.topics[&id].last * percent / 100);
+            }
+        }
+        Op::CutSubscription { subscription, percent } => {
+            if let Some(id) = world.model.subscription_id(&subscription_name(SUBSCRIPTIONS[*subscription])) {
+                world.cut(Keeper::Subscription(id), last_of(world, id) * percent / 100);
+            }
+        }
+        Op::CrashLoop { subscription, times, lives_ms } => {
+            for _ in 0..*times {
+                let Ok(consumer) = world.try_attach(SUBSCRIPTIONS[*subscription], crate::harness::stream(0)) else { return };
+                world.sync();
+                world.answer_all();
+                world.advance_ms(*lives_ms);
+                world.detach(consumer, Detach::ConnectionLost);
+            }
+        }
+        other => panic!("not here: {other:?}"),
+    }
+}
+
+/// A subscription that is there and not detached.
+fn attached(world: &World, index: usize) -> Option<SubscriptionId> {
+    let id = world.model.subscription_id(&subscription_name(SUBSCRIPTIONS[index]))?;
+    (!world.model.subscriptions[&id].detached).then_some(id)
+}
+
+fn last_of(world: &World, id: SubscriptionId) -> u64 {
+    world.model.topics[&world.model.subscriptions[&id].topic].last
 }
 
 /// Acks what was never delivered, with a lease that cannot have been given.
 fn nonsense(world: &mut World, subscription: usize, seq: u64, epoch: u32, number: u64) {
+    let Some(id) = attached(world, subscription) else { return };
     let name = SUBSCRIPTIONS[subscription];
-    let Some(id) = world.model.subscription_id(&subscription_name(name)) else { return };
     let lease = match epoch {
         0 => LeaseId { epoch: 0, number },
         1 => LeaseId { epoch: world.model.epoch + 1, number },
@@ -240,9 +361,8 @@ fn drain(world: &mut World) {
         create_topic(world, index);
     }
     for name in SUBSCRIPTIONS {
-        if world.model.subscription_id(&subscription_name(name)).is_some() {
-            world.attach(name, crate::harness::stream(0));
-        }
+        // A detached one has nothing to drain.
+        let _ = world.try_attach(name, crate::harness::stream(0));
     }
     for _ in 0..2_000 {
         world.sync();
@@ -292,7 +412,8 @@ fn run(ops: &[Op]) -> World {
 }
 
 /// What the random commands must come to, or they prove little.
-const REACHED: [&str; 18] = [
+const REACHED: [&str; 33] = [
+    "a suspect was lost",
     "acked",
     "acked by a lease of an earlier run",
     "already acked",
@@ -300,15 +421,29 @@ const REACHED: [&str; 18] = [
     "delayed full",
     "expired",
     "forward retried",
+    "filtered",
     "forwarded",
+    "forwarded and filtered",
     "load",
+    "lost alone",
     "nacked",
     "outstanding full",
     "parked full",
     "records lost in a crash",
     "returned",
     "revoked",
+    "snapshot created",
+    "snapshot deleted",
+    "snapshot updated",
+    "sought to a number",
+    "sought to a snapshot",
     "stale",
+    "subscription cut",
+    "subscription detached",
+    "subscription updated",
+    "suspected",
+    "topic cut",
+    "topic updated",
     "unknown",
     "window full",
 ];
