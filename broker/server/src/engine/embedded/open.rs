@@ -54,7 +54,7 @@ pub(crate) async fn open(options: Options) -> Result<Running, Failure> {
     open_at(options, Clock::start()).await
 }
 
-async fn open_at(options: Options, clock: Clock) -> Result<Running, Failure> {
+pub(super) async fn open_at(options: Options, clock: Clock) -> Result<Running, Failure> {
     let Options { dir, checkpoint_bytes, segment_bytes } = options;
     let recover = move || recover(dir, segment_bytes);
     let (journal, recovery) =
