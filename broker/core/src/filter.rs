@@ -368,7 +368,10 @@ mod tests {
 
     #[test]
     fn escape_sequences_stand_for_their_characters() {
-        assert!(matches(r#"attributes.k = "\"\\\n\t\x41\u00e9\U0001F600\101\'""#, &[("k", "\"\\\n\tA\u{e9}\u{1F600}A'")]));
+        assert!(matches(
+            r#"attributes.k = "\"\\\n\t\x41\u00e9\U0001F600\101\'""#,
+            &[("k", "\"\\\n\tA\u{e9}\u{1F600}A'")]
+        ));
         assert!(matches(r#"attributes:"\"""#, &[("\"", "")]));
     }
 
@@ -434,7 +437,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_without_a_panic() {
-        let pieces = ["attributes", ":", ".", "=", "!=", "\"", "\\", "x", "é", "(", ")", " AND ", " OR ", "NOT ", "-", ","];
+        let pieces =
+            ["attributes", ":", ".", "=", "!=", "\"", "\\", "x", "é", "(", ")", " AND ", " OR ", "NOT ", "-", ","];
         let mut rng = fastrand::Rng::with_seed(1);
         for _ in 0..20_000 {
             let text: String = (0..rng.usize(0..20)).map(|_| pieces[rng.usize(0..pieces.len())]).collect();

@@ -80,9 +80,10 @@ impl Broker {
                 return Err(Error::InvalidArgument { field, why: "it cannot be changed".to_owned() });
             }
         }
-        let new_policy = config.dead_letter.as_ref().filter(|policy| {
-            before.dead_letter.as_ref().is_none_or(|before| before.topic() != policy.topic())
-        });
+        let new_policy = config
+            .dead_letter
+            .as_ref()
+            .filter(|policy| before.dead_letter.as_ref().is_none_or(|before| before.topic() != policy.topic()));
         if let Some(policy) = new_policy {
             self.topic_id(policy.topic())?;
         }

@@ -25,6 +25,8 @@ impl Queue {
         self.serve_trials(env);
         self.serve_due(env);
         self.serve_turns(env);
+        // The window may have held suspects of an earlier run.
+        self.serve_trials(env);
         self.serve_pull_trials(env);
         while let Some(pull) = self.pulls_served.pop() {
             self.detach(pull, false, env);

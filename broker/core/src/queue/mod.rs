@@ -22,8 +22,8 @@ use crate::view::{RunTotals, SubscriptionStats};
 
 use consumer::Consumer;
 use keys::Key;
-pub(crate) use suspects::suspect_backoff_ms;
 use suspects::Trials;
+pub(crate) use suspects::suspect_backoff_ms;
 use window::Window;
 
 #[derive(Debug)]

@@ -151,7 +151,8 @@ impl Queue {
     }
 
     fn candidates(&self, now: Time) -> Candidates {
-        let mut found = Candidates { empty: Vec::new(), busy: None, room: self.consumers.len().div_ceil(2), wake: None };
+        let mut found =
+            Candidates { empty: Vec::new(), busy: None, room: self.consumers.len().div_ceil(2), wake: None };
         let mut least = u32::MAX;
         for (id, consumer) in &self.consumers {
             if consumer.trial.is_some() {

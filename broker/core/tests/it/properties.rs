@@ -16,37 +16,112 @@ const SNAPSHOTS: [&str; 3] = ["monday", "tuesday", "friday"];
 
 #[derive(Clone, Debug)]
 enum Op {
-    Publish { topic: usize, messages: Vec<(u32, u64)> },
-    Attach { subscription: usize, messages_max: u32, bytes_max: u64, pull: bool },
-    Detach { consumer: usize, connection_lost: bool },
-    ConsumerDeadline { consumer: usize, ms: u32 },
-    Ack { picks: Vec<usize> },
-    Nack { picks: Vec<usize> },
-    NackAll { subscription: usize },
-    WearOut { subscription: usize },
-    Extend { picks: Vec<usize>, ms: u32 },
-    Nonsense { subscription: usize, seq: u64, epoch: u32, number: u64 },
-    Advance { ms: u64 },
+    Publish {
+        topic: usize,
+        messages: Vec<(u32, u64)>,
+    },
+    Attach {
+        subscription: usize,
+        messages_max: u32,
+        bytes_max: u64,
+        pull: bool,
+    },
+    Detach {
+        consumer: usize,
+        connection_lost: bool,
+    },
+    ConsumerDeadline {
+        consumer: usize,
+        ms: u32,
+    },
+    Ack {
+        picks: Vec<usize>,
+    },
+    Nack {
+        picks: Vec<usize>,
+    },
+    NackAll {
+        subscription: usize,
+    },
+    WearOut {
+        subscription: usize,
+    },
+    Extend {
+        picks: Vec<usize>,
+        ms: u32,
+    },
+    Nonsense {
+        subscription: usize,
+        seq: u64,
+        epoch: u32,
+        number: u64,
+    },
+    Advance {
+        ms: u64,
+    },
     AdvanceToNext,
     Sync,
     Answer,
     Settle,
-    CreateTopic { topic: usize },
-    DeleteTopic { topic: usize },
-    CreateSubscription { subscription: usize },
-    DeleteSubscription { subscription: usize },
-    KeepTopic { topic: usize, keep: bool },
-    Update { subscription: usize, retain_acked: bool, exactly_once: bool, retry_ms: Option<u32> },
-    DetachSubscription { subscription: usize },
-    SeekAfter { subscription: usize, percent: u64 },
-    SeekSnapshot { subscription: usize, snapshot: usize },
-    CreateSnapshot { snapshot: usize, subscription: usize, lives_ms: u64 },
-    UpdateSnapshot { snapshot: usize, lives_ms: u64 },
-    DeleteSnapshot { snapshot: usize },
-    CutTopic { topic: usize, percent: u64 },
-    CutSubscription { subscription: usize, percent: u64 },
+    CreateTopic {
+        topic: usize,
+    },
+    DeleteTopic {
+        topic: usize,
+    },
+    CreateSubscription {
+        subscription: usize,
+    },
+    DeleteSubscription {
+        subscription: usize,
+    },
+    KeepTopic {
+        topic: usize,
+        keep: bool,
+    },
+    Update {
+        subscription: usize,
+        retain_acked: bool,
+        exactly_once: bool,
+        retry_ms: Option<u32>,
+    },
+    DetachSubscription {
+        subscription: usize,
+    },
+    SeekAfter {
+        subscription: usize,
+        percent: u64,
+    },
+    SeekSnapshot {
+        subscription: usize,
+        snapshot: usize,
+    },
+    CreateSnapshot {
+        snapshot: usize,
+        subscription: usize,
+        lives_ms: u64,
+    },
+    UpdateSnapshot {
+        snapshot: usize,
+        lives_ms: u64,
+    },
+    DeleteSnapshot {
+        snapshot: usize,
+    },
+    CutTopic {
+        topic: usize,
+        percent: u64,
+    },
+    CutSubscription {
+        subscription: usize,
+        percent: u64,
+    },
     /// Streams that die some seconds after they came, one after the other.
-    CrashLoop { subscription: usize, times: u32, lives_ms: u64 },
+    CrashLoop {
+        subscription: usize,
+        times: u32,
+        lives_ms: u64,
+    },
     Checkpoint,
     Crash,
 }
@@ -278,7 +353,10 @@ fn step_beyond(world: &mut World, op: &Op) {
                 config.exactly_once = *exactly_once;
                 config.retry = retry_ms.map(|ms| RetryPolicy::new(ms, 8_000).unwrap());
             });
-            assert_eq!(changed.is_ok(), world.model.subscription_id(&subscription_name(SUBSCRIPTIONS[*subscription])).is_some());
+            assert_eq!(
+                changed.is_ok(),
+                world.model.subscription_id(&subscription_name(SUBSCRIPTIONS[*subscription])).is_some()
+            );
         }
         Op::DetachSubscription { subscription } => {
             let _ = world.detach_subscription(SUBSCRIPTIONS[*subscription]);
@@ -315,7 +393,9 @@ fn step_beyond(world: &mut World, op: &Op) {
         }
         Op::CrashLoop { subscription, times, lives_ms } => {
             for _ in 0..*times {
-                let Ok(consumer) = world.try_attach(SUBSCRIPTIONS[*subscription], crate::harness::stream(0)) else { return };
+                let Ok(consumer) = world.try_attach(SUBSCRIPTIONS[*subscription], crate::harness::stream(0)) else {
+                    return;
+                };
                 world.sync();
                 world.answer_all();
                 world.advance_ms(*lives_ms);

@@ -33,7 +33,13 @@ impl Run {
         alone
     }
 
-    pub(crate) fn remember(&mut self, id: SubscriptionId, acks: &[AckRef], outcomes: &[AckOutcome], exactly_once: bool) {
+    pub(crate) fn remember(
+        &mut self,
+        id: SubscriptionId,
+        acks: &[AckRef],
+        outcomes: &[AckOutcome],
+        exactly_once: bool,
+    ) {
         if !exactly_once {
             self.acked_by.retain(|(other, _), _| *other != id);
             return;
@@ -228,9 +234,8 @@ impl Judge<'_> {
         self.run.lease_last += 1;
         if let Some(failure) = state.failures.get(&seq.0) {
             assert!(failure.not_before <= self.now, "{seq} is delivered before its backoff is over");
-            let last = failure.is_last && state.config.dead_letter.as_ref().is_some_and(|policy| {
-                failure.attempts >= policy.attempts_max()
-            });
+            let last = failure.is_last
+                && state.config.dead_letter.as_ref().is_some_and(|policy| failure.attempts >= policy.attempts_max());
             assert!(!last, "{seq} should have gone to the dead-letter topic");
         }
         self.check_suspects(consumer, id, seq);
@@ -297,14 +302,7 @@ impl Judge<'_> {
         assert!(bytes <= bytes_max || messages == 1, "{bytes} bytes out of {bytes_max}");
     }
 
-    fn check_backoff(
-        &self,
-        id: SubscriptionId,
-        seq: Seq,
-        attempts: u32,
-        not_before: Time,
-        reason: FailReason,
-    ) {
+    fn check_backoff(&self, id: SubscriptionId, seq: Seq, attempts: u32, not_before: Time, reason: FailReason) {
         let delay_ms = not_before.0 - self.now.0;
         if reason == FailReason::Lost {
             let least = self.run.losses[&(id, seq)].1.0 - self.now.0;

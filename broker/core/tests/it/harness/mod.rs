@@ -502,7 +502,10 @@ impl World {
         for state in &snapshot.subscriptions {
             let expected = &self.model.subscriptions[&state.id];
             let failures = state.failures.iter().map(|(seq, failure)| (seq.0, (failure.attempts, failure.not_before)));
-            assert!(failures.eq(expected.failures.iter().map(|(seq, failure)| (*seq, (failure.attempts, failure.not_before)))));
+            assert!(
+                failures
+                    .eq(expected.failures.iter().map(|(seq, failure)| (*seq, (failure.attempts, failure.not_before))))
+            );
             for seq in (1..=self.model.topics[&state.topic].last).map(Seq) {
                 assert_eq!(state.acked.contains(seq), self.model.is_settled(state.id, seq), "{seq}");
             }
