@@ -1,8 +1,10 @@
 //! A broker in a small world: a journal that can lose what is not synced, a server that answers loads and forwards,
 //! clients that remember what they got, and a clock that is turned by hand. Every call is judged by the [`model`].
 
+mod figures;
 pub(crate) mod judge;
 pub(crate) mod model;
+mod operator;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -289,60 +291,6 @@ impl World {
         self.call(cause, &[], |broker, now, out| broker.handle_modify(&name, &refs, deadline_ms, now, out))
     }
 
-    pub(crate) fn update_topic(&mut self, config: TopicConfig) -> Result<TopicId, Error> {
-        self.call(Cause::Other, &[], |broker, _, out| broker.handle_update_topic(config, out))
-    }
-
-    /// Changes the settings of a subscription as `change` does.
-    pub(crate) fn update(
-        &mut self,
-        id: &str,
-        change: impl FnOnce(&mut SubscriptionConfig),
-    ) -> Result<SubscriptionId, Error> {
-        let mut config = self.broker.subscription(&subscription_name(id))?.config;
-        change(&mut config);
-        self.call(Cause::Other, &[], |broker, now, out| broker.handle_update_subscription(config, now, out))
-    }
-
-    pub(crate) fn detach_subscription(&mut self, id: &str) -> Result<(), Error> {
-        let name = subscription_name(id);
-        self.call(Cause::Other, &[], |broker, _, out| broker.handle_detach_subscription(&name, out))
-    }
-
-    pub(crate) fn seek(&mut self, subscription: &str, to: SeekTo) -> Result<(), Error> {
-        let name = subscription_name(subscription);
-        self.call(Cause::Other, &[], |broker, now, out| broker.handle_seek(&name, to, now, out))
-    }
-
-    /// A snapshot that lives for `lives_ms`.
-    pub(crate) fn create_snapshot(
-        &mut self,
-        id: &str,
-        subscription: &str,
-        lives_ms: u64,
-    ) -> Result<SnapshotView, Error> {
-        let (name, of) = (snapshot_name(id), subscription_name(subscription));
-        self.call(Cause::Other, &[], |broker, now, out| {
-            broker.handle_create_snapshot(name, &of, Labels::default(), now.plus_ms(lives_ms), now, out)
-        })
-    }
-
-    pub(crate) fn update_snapshot(&mut self, id: &str, lives_ms: u64) -> Result<SnapshotView, Error> {
-        let labels = Labels::new([("changed".to_owned(), lives_ms.to_string())].into()).unwrap();
-        self.call(Cause::Other, &[], |broker, now, out| {
-            broker.handle_update_snapshot(&snapshot_name(id), labels, now.plus_ms(lives_ms), now, out)
-        })
-    }
-
-    pub(crate) fn delete_snapshot(&mut self, id: &str) -> Result<(), Error> {
-        self.call(Cause::Other, &[], |broker, _, out| broker.handle_delete_snapshot(&snapshot_name(id), out))
-    }
-
-    pub(crate) fn cut(&mut self, keeper: Keeper, before: u64) {
-        let cuts = [Cut { keeper, before: Seq(before) }];
-        self.call(Cause::Cut, &[], |broker, now, out| broker.handle_retention(&cuts, now, out));
-    }
-
     /// Turns the clock and lets the broker do what is due.
     pub(crate) fn advance_ms(&mut self, ms: u64) {
         self.now = self.now.plus_ms(ms);
@@ -485,7 +433,7 @@ impl World {
         self.judge(out, Cause::Other, &[]);
     }
 
-    fn recover(&self) -> Recovery {
+    pub(super) fn recover(&self) -> Recovery {
         let (covered, snapshot) = &self.checkpoint;
         let mut recovery = Recovery::restore(snapshot.clone()).unwrap();
         for record in &self.records[*covered..] {
@@ -494,31 +442,18 @@ impl World {
         recovery
     }
 
-    /// Asserts that a replay comes to the same state as the calls did, and that it is the right one.
-    pub(crate) fn check_replay(&self) {
-        let snapshot = self.broker.snapshot();
-        assert_eq!(self.recover().snapshot(), snapshot);
-        assert_eq!(snapshot.subscriptions.len(), self.model.subscriptions.len());
-        for state in &snapshot.subscriptions {
-            let expected = &self.model.subscriptions[&state.id];
-            let failures = state.failures.iter().map(|(seq, failure)| (seq.0, (failure.attempts, failure.not_before)));
-            assert!(
-                failures
-                    .eq(expected.failures.iter().map(|(seq, failure)| (*seq, (failure.attempts, failure.not_before))))
-            );
-            for seq in (1..=self.model.topics[&state.topic].last).map(Seq) {
-                assert_eq!(state.acked.contains(seq), self.model.is_settled(state.id, seq), "{seq}");
-            }
-        }
-    }
-
     pub(crate) fn stats(&self, subscription: &str) -> SubscriptionStats {
         let id = self.broker.subscription(&subscription_name(subscription)).unwrap().id;
         self.broker.stats(id).unwrap()
     }
 
     /// Makes a call and judges it; `metas` are the messages that it may publish.
-    fn call<T>(&mut self, cause: Cause, metas: &[Meta], call: impl FnOnce(&mut Broker, Time, &mut Output) -> T) -> T {
+    pub(super) fn call<T>(
+        &mut self,
+        cause: Cause,
+        metas: &[Meta],
+        call: impl FnOnce(&mut Broker, Time, &mut Output) -> T,
+    ) -> T {
         let mut out = Output::new();
         let result = call(&mut self.broker, self.now, &mut out);
         self.finish(out, cause, metas);
@@ -562,39 +497,5 @@ impl World {
         let count = self.records.len();
         self.held_back.extend(out.effects.into_iter().map(|effect| (count, effect)));
         self.check_figures();
-    }
-
-    /// Asserts that what the broker says about itself is so, and that it keeps within its limits.
-    fn check_figures(&self) {
-        assert!(self.broker.subscription_ids().eq(self.model.subscriptions.keys().copied()));
-        for id in self.broker.subscription_ids() {
-            let stats = self.broker.stats(id).unwrap();
-            let leases = self.run.leases.iter().filter(|((subscription, _), _)| *subscription == id);
-            let consumers = self.run.consumers.values().filter(|attached| attached.subscription == id);
-            assert_eq!(stats.outstanding_messages, leases.clone().count());
-            assert_eq!(stats.outstanding_bytes, leases.map(|(_, lease)| u64::from(lease.bytes)).sum::<u64>());
-            assert_eq!(stats.consumers, consumers.count());
-            assert_eq!(stats.backlog_messages, self.model.backlog(id));
-            let state = &self.model.subscriptions[&id];
-            assert_eq!(stats.totals.dead_lettered, state.forwarded);
-            assert_eq!((stats.totals.filtered, stats.totals.too_old), (state.filtered_count, state.too_old));
-            assert_eq!(stats.oldest_unacked, self.model.unacked(id).next().map(Seq));
-            assert!(stats.outstanding_messages <= self.limits.outstanding_messages_max);
-            assert!(stats.window_messages <= self.limits.window_messages_max);
-            let held = stats.outstanding_messages
-                + stats.delayed_messages
-                + stats.forwarding_messages
-                + stats.parked_messages
-                + stats.window_messages;
-            assert!(held <= self.limits.held_messages_max(), "{held} messages are held");
-        }
-        for (topic, state) in &self.model.topics {
-            let floor = self.broker.topic_floor(*topic).unwrap_or(Seq(state.last));
-            for seq in (1..=state.last).map(Seq) {
-                let needed = self.model.is_needed(*topic, seq);
-                assert_eq!(self.broker.is_live(*topic, seq), needed, "{seq}");
-                assert!(seq > floor || !needed, "the floor {floor} is above {seq}");
-            }
-        }
     }
 }
