@@ -13,6 +13,7 @@ mod official_client;
 mod process;
 mod publishing;
 mod pulling;
+mod rest;
 mod seeking;
 mod serving;
 mod streaming;

@@ -198,7 +198,7 @@ mod tests {
             let name = format!("projects/p/snapshots/after-{minutes}").parse().unwrap();
             match running.engine.create_snapshot(name, subscription(), Default::default()).await {
                 Ok(snapshot) => {
-                    let lived_out = BEGIN_MS + u64::from(week) * MINUTE_MS;
+                    let lived_out = BEGIN_MS + week * MINUTE_MS;
                     assert!((lived_out..lived_out + MINUTE_MS).contains(&snapshot.expires.0), "{snapshot:?}");
                     assert!(lives, "after {minutes} min");
                 }
