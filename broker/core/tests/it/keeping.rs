@@ -196,6 +196,21 @@ fn a_snapshot_keeps_what_was_unacked_then_and_all_that_came_later() {
 }
 
 #[test]
+fn what_a_snapshot_brought_back_is_kept_without_it() {
+    let mut world = world(|config| config.retain_acked = true);
+    let id = id_of(&world);
+    world.create_snapshot("monday", "payment", 1_000).unwrap();
+    world.cut(Keeper::Subscription(id), 6);
+    assert_eq!(world.stats("payment").backlog_messages, 0);
+    world.seek("payment", SeekTo::Snapshot(snapshot_name("monday"))).unwrap();
+    world.delete_snapshot("monday").unwrap();
+    restart(&mut world);
+    assert_eq!(consume(&mut world), [1, 2, 3, 4, 5]);
+    world.cut(Keeper::Subscription(id), 6);
+    assert!(live(&world).is_empty());
+}
+
+#[test]
 fn a_snapshot_expires_and_outlives_its_subscription_and_topic() {
     let mut world = world(|_| {});
     world.create_snapshot("monday", "payment", 60_000).unwrap();

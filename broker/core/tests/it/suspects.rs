@@ -1,4 +1,4 @@
-//! Outage and poison are told apart: see docs/adr/0006.
+//! Outage and poison are told apart: see docs/adr/0007.
 
 use broker_core::*;
 
