@@ -5,10 +5,14 @@ use orderflow_proto::DESCRIPTORS;
 use orderflow_proto::orderflow::notification::v1::notification_service_server::{
     NotificationServiceServer, SERVICE_NAME,
 };
+use service_kit::clock::now_us;
 use service_kit::consumer::Consumer;
 use service_kit::db::Database;
-use service_kit::{CancellationToken, config, consumer, db, grpc, inbox};
+use service_kit::service::{Frame, Served};
+use service_kit::{CancellationToken, grpc};
 use tonic::service::{Routes, RoutesBuilder};
+
+pub use service_kit::service::Error;
 
 use crate::app::App;
 use crate::config::Config;
@@ -22,32 +26,18 @@ const NAME: &str = "notification-service";
 /// notification-service, ready to run: its database is open and its address bound.
 #[derive(Debug)]
 pub struct Service {
-    database: Database,
+    frame: Frame,
     app: App<Store>,
     order_events: Consumer<OrderEvents<Store>>,
     payment_events: Consumer<PaymentEvents<Store>>,
-    server: grpc::Server,
-}
-
-/// Why the service does not run.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The configuration is refused.
-    #[error(transparent)]
-    Config(#[from] config::Error),
-    /// The database is unfit.
-    #[error(transparent)]
-    Database(#[from] db::Error),
-    /// Messages cannot be consumed.
-    #[error(transparent)]
-    Consumer(#[from] consumer::Error),
-    /// The gRPC server does not serve.
-    #[error(transparent)]
-    Server(#[from] grpc::Error),
 }
 
 /// Runs the service as a process: logs, stops on SIGTERM and ctrl-c, and tells by the exit code how it ended.
 pub async fn run(config: Config) -> ExitCode {
+    if let Err(error) = config.validate() {
+        eprintln!("{NAME}: {error}");
+        return ExitCode::FAILURE;
+    }
     let process = config.process.clone();
     service_kit::run(NAME, &process, async |token| Service::open(config).await?.run(token).await).await
 }
@@ -57,39 +47,27 @@ impl Service {
     pub async fn open(config: Config) -> Result<Self, Error> {
         config.validate()?;
         let database = Database::open(&config.database_url, MIGRATIONS).await?;
-        let app = App::new(Store::new(database.clone()));
+        let app = App::new(Store::new(database.clone()), now_us);
         let (orders, payments) = handlers(&app);
         let order_events = Consumer::open(&config.broker, ORDER_EVENTS, orders).await?;
         let payment_events = Consumer::open(&config.broker, PAYMENT_EVENTS, payments).await?;
         let server = grpc::Server::bind(config.listen, "--listen", "NOTIFICATION_LISTEN").await?;
-        Ok(Self { database, app, order_events, payment_events, server })
+        let frame = Frame { database, broker: config.broker, relay: None, server };
+        Ok(Self { frame, app, order_events, payment_events })
     }
 
     /// Where the gRPC server listens; tells the port if the configuration left it open.
     pub fn local_addr(&self) -> SocketAddr {
-        self.server.local_addr()
+        self.frame.server.local_addr()
     }
 
     /// Runs until the token is cancelled and everything in hand is done, or until something fails for good.
     pub async fn run(self, token: CancellationToken) -> Result<(), Error> {
-        let Self { database, app, order_events, payment_events, server } = self;
-        let routes = routes(app, &token);
-        let keep_small = async {
-            inbox::keep_small(database.clone(), token.clone()).await;
-            Ok::<_, Error>(())
-        };
-        let work = async {
-            tokio::try_join!(
-                async { Ok::<_, Error>(server.serve(routes, &[SERVICE_NAME], DESCRIPTORS, token.clone()).await?) },
-                async { Ok(order_events.run(token.clone()).await?) },
-                async { Ok(payment_events.run(token.clone()).await?) },
-                keep_small,
-            )
-        };
-        tokio::select! {
-            done = work => done.map(|_| ()),
-            error = database.poisoned() => Err(error.into()),
-        }
+        let Self { frame, app, order_events, payment_events } = self;
+        let served = Served { routes: routes(app, &token), name: SERVICE_NAME, descriptors: DESCRIPTORS };
+        let consuming =
+            async { tokio::try_join!(order_events.run(token.clone()), payment_events.run(token.clone())).map(drop) };
+        frame.run(served, consuming, token.clone()).await
     }
 }
 

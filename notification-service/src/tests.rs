@@ -12,6 +12,7 @@ use orderflow_proto::orderflow::notification::v1::notification_service_server::N
 use orderflow_proto::orderflow::r#type::v1::Money;
 use prost::Message as _;
 use service_kit::CancellationToken;
+use service_kit::clock::now_us;
 use service_kit::consumer::{Handler, Outcome};
 use service_kit::db::{self, Database};
 use service_kit::event::Event;
@@ -48,7 +49,7 @@ impl Harness {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/notification.db", folder.path().display());
         let database = Database::open(&url, MIGRATIONS).await.unwrap();
-        let app = App::new(Store::new(database.clone()));
+        let app = App::new(Store::new(database.clone()), now_us);
         let stopping = CancellationToken::new();
         let (orders, payments) = handlers(&app);
         Self { rpc: Rpc::new(app, stopping.clone()), orders, payments, database, stopping, _folder: folder }

@@ -10,6 +10,7 @@ use orderflow_proto::orderflow::r#type::v1::Money;
 use prost::Message as _;
 use service_kit::CancellationToken;
 use service_kit::breaker::State;
+use service_kit::clock::now_us;
 use service_kit::consumer::{Handler as _, Outcome};
 use service_kit::db::{self, Database};
 use service_kit::event::Event;
@@ -42,7 +43,7 @@ impl Harness {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/order.db", folder.path().display());
         let database = Database::open(&url, MIGRATIONS).await.unwrap();
-        let app = App::new(Store::new(database.clone()));
+        let app = App::new(Store::new(database.clone()), now_us);
         let stopping = CancellationToken::new();
         let rpc = Rpc::new(app.clone(), stopping.clone());
         Self { rpc, handler: PaymentEvents::new(app), database, stopping, _folder: folder }

@@ -12,6 +12,7 @@ use crate::acquirer::{self, Acquirer};
 use crate::part::Part;
 use crate::terminal::say;
 use crate::up::{DATA_DIR_DEFAULT, Reply, Request};
+use crate::whereabouts::{Told, Whereabouts};
 use crate::{audit, health, parent, place, queues, up};
 
 /// How long `health` waits for the answer.
@@ -41,29 +42,44 @@ enum Command {
     /// Start a part of the running stack again
     Start(StackPart),
     /// Place orders
-    Place(place::Config),
+    Place {
+        /// order-service [default: as the running stack says, else its usual address]
+        #[arg(long, env = "ORDER_URL")]
+        order_service: Option<String>,
+        /// What to order, and how often
+        #[command(flatten)]
+        config: place::Config,
+        #[command(flatten)]
+        stack: Stack,
+    },
     /// Show how much waits in each queue
     Queues {
-        /// The broker
-        #[arg(long, env = "BROKER_URL", default_value = "http://127.0.0.1:8085")]
-        broker: String,
+        /// The broker [default: as the running stack says, else its usual address]
+        #[arg(long, env = "BROKER_URL")]
+        broker: Option<String>,
+        #[command(flatten)]
+        stack: Stack,
     },
     /// Check that all books balance; exits with 1 when they don't
     Audit {
-        /// Whom to ask
+        /// Whom to ask; by default as the running stack says, else at the usual addresses
         #[command(flatten)]
-        addresses: audit::Addresses,
+        told: Told,
         /// How long to wait for orders that are still on their way
         #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
         wait: Duration,
+        #[command(flatten)]
+        stack: Stack,
     },
     /// Exit with 0 if a part is ready to work
     Health {
         /// Which part
         part: Part,
-        /// Where it listens [default: its usual address]
+        /// Where it listens [default: as the running stack says, else its usual address]
         #[arg(long)]
         address: Option<SocketAddr>,
+        #[command(flatten)]
+        stack: Stack,
     },
     /// Run the broker alone
     Broker {
@@ -87,6 +103,12 @@ struct Stack {
     /// The folder of the running stack
     #[arg(long, env = "ORDERFLOW_DATA_DIR", default_value = DATA_DIR_DEFAULT)]
     data_dir: PathBuf,
+}
+
+impl Stack {
+    async fn whereabouts(&self) -> Whereabouts {
+        Whereabouts::of(&self.data_dir).await
+    }
 }
 
 /// Names a part of a running stack.
@@ -124,11 +146,20 @@ async fn execute(command: Command) -> ExitCode {
         Command::Kill(StackPart { part, stack }) => ask(stack, Request::Kill { part }).await,
         Command::Stop(StackPart { part, stack }) => ask(stack, Request::Stop { part }).await,
         Command::Start(StackPart { part, stack }) => ask(stack, Request::Start { part }).await,
-        Command::Place(config) => exit(place_orders(&config).await),
-        Command::Queues { broker } => exit(queues::ask(&broker).await.map(|queues| say(&queues::table(&queues)))),
-        Command::Audit { addresses, wait } => check_books(&addresses, wait).await,
-        Command::Health { part, address } => {
-            let address = address.unwrap_or_else(|| part.usual_address());
+        Command::Place { order_service, config, stack } => {
+            let url = stack.whereabouts().await.url(Part::OrderService, order_service);
+            exit(place_orders(&url, &config).await)
+        }
+        Command::Queues { broker, stack } => {
+            let url = stack.whereabouts().await.url(Part::Broker, broker);
+            exit(queues::ask(&url).await.map(|queues| say(&queues::table(&queues))))
+        }
+        Command::Audit { told, wait, stack } => check_books(&stack.whereabouts().await.addresses(told), wait).await,
+        Command::Health { part, address, stack } => {
+            let address = match address {
+                Some(address) => address,
+                None => stack.whereabouts().await.address(part),
+            };
             exit(health::check(part, address, HEALTH_WITHIN).await)
         }
         Command::Broker { command } => exit(command.execute().await),
@@ -161,9 +192,9 @@ async fn ask(stack: Stack, request: Request) -> ExitCode {
     }
 }
 
-async fn place_orders(config: &place::Config) -> Result<(), audit::Error> {
+async fn place_orders(url: &str, config: &place::Config) -> Result<(), audit::Error> {
     let mut accepted = 0;
-    let placed = place::run(config, |order| {
+    let placed = place::run(url, config, |order| {
         accepted += 1;
         let total = order.total.clone().unwrap_or_default();
         let status = order.status().as_str_name().trim_start_matches("ORDER_STATUS_").to_owned();

@@ -15,6 +15,7 @@ pub mod place;
 pub mod queues;
 mod terminal;
 pub mod up;
+mod whereabouts;
 
 pub use cli::main;
 pub use part::Part;

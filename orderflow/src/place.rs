@@ -24,9 +24,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// What to order, and how often.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
-    /// order-service
-    #[arg(long = "order-service", env = "ORDER_URL", default_value = "http://127.0.0.1:50051")]
-    pub order_service: String,
     /// How many orders
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub orders: u32,
@@ -65,10 +62,10 @@ impl Config {
     }
 }
 
-/// Places all orders of a configuration, several at a time, and gives each to `accepted` as it is accepted.
-/// Ends at the first refusal.
-pub async fn run(config: &Config, mut accepted: impl FnMut(Order)) -> Result<(), Error> {
-    let client = OrderServiceClient::new(channel(&config.order_service)?);
+/// Places all orders of a configuration at order-service's `url`, several at a time, and gives each to `accepted` as it
+/// is accepted. Ends at the first refusal.
+pub async fn run(url: &str, config: &Config, mut accepted: impl FnMut(Order)) -> Result<(), Error> {
+    let client = OrderServiceClient::new(channel(url)?);
     let places = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let mut orders = JoinSet::new();
     for _ in 0..config.orders {
@@ -88,7 +85,7 @@ pub async fn run(config: &Config, mut accepted: impl FnMut(Order)) -> Result<(),
             Ok(Err(status)) => status,
             Err(error) => Status::internal(error.to_string()),
         };
-        return Err(Error::Grpc { service: "order-service", status: Box::new(status) });
+        return Err(Error::grpc("order-service", url)(status));
     }
     Ok(())
 }

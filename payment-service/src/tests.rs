@@ -11,6 +11,7 @@ use orderflow_proto::orderflow::r#type::v1::Money;
 use prost::Message as _;
 use service_kit::CancellationToken;
 use service_kit::breaker::State;
+use service_kit::clock::now_us;
 use service_kit::consumer::{Handler as _, Outcome};
 use service_kit::db::{self, Database};
 use service_kit::event::Event;
@@ -77,7 +78,7 @@ impl Harness {
         let url = format!("sqlite://{}/payment.db", folder.path().display());
         let database = Database::open(&url, MIGRATIONS).await.unwrap();
         let ledger = Ledger { requests: Arc::default(), up: Arc::new(watch::channel(true).0) };
-        let app = App::new(Store::new(database.clone()), ledger.clone());
+        let app = App::new(Store::new(database.clone()), ledger.clone(), now_us);
         let (rpc, handler) = (Rpc::new(app.clone()), OrderEvents::new(app));
         Self { rpc, handler, ledger, database, stopping: CancellationToken::new(), _folder: folder }
     }

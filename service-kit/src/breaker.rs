@@ -174,7 +174,7 @@ impl Permit<'_> {
         let mut inner = self.shared.inner();
         (inner.failures, inner.open_ms) = (0, settings.open_ms);
         if self.probe && self.shared.turn(State::HalfOpen, State::Closed) {
-            info!(breaker = self.shared.name, "the breaker closes: there was an answer again");
+            info!("the {} answers again; calls go on", self.shared.name);
         }
     }
 
@@ -190,7 +190,7 @@ impl Permit<'_> {
         } else if inner.failures >= settings.failures_to_open {
             inner.open_until = Instant::now() + Duration::from_millis(inner.open_ms);
             if self.shared.turn(State::Closed, State::Open) {
-                warn!(breaker = name, reason, open_ms = inner.open_ms, "the breaker opens: calls wait");
+                warn!(reason, "the {name} does not answer; calls wait until it does");
             }
         }
     }

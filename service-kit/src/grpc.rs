@@ -76,7 +76,7 @@ impl Server {
     /// Serves `routes` until the token is cancelled: then says NOT_SERVING, takes no new connections, and gives
     /// requests that are under way [`DRAIN_MS_MAX`]. What is under way after that ends with the process.
     ///
-    /// `names` are the full names of the services, for the health service; `descriptors` is the encoded file
+    /// `names` are the full names of the services, for the health service and reflection; `descriptors` is the encoded file
     /// descriptor set, for reflection (v1 and v1alpha).
     pub async fn serve(
         self,
@@ -88,9 +88,14 @@ impl Server {
         let (health, health_service) = health_reporter();
         report(&health, names, true).await;
         let reflection = || {
-            tonic_reflection::server::Builder::configure()
+            let builder = tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(descriptors)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+            // The descriptors may know more services than this server has; those would only mislead.
+            names
+                .iter()
+                .chain(&[tonic_health::pb::health_server::SERVICE_NAME])
+                .fold(builder, |builder, name| builder.with_service_name(*name))
         };
         let routes = routes
             .add_service(health_service)

@@ -1,10 +1,11 @@
 //! The inbox: which events a consumer has handled, marked in the transaction of their effect.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::clock::now_ms;
 use crate::db::{Connection, Database, Error};
 use crate::status::chain;
 
@@ -35,7 +36,7 @@ pub async fn keep_small(database: Database, token: CancellationToken) {
             () = token.cancelled() => return,
             _ = every.tick() => {}
         }
-        if let Err(error) = prune(&database, RETENTION_MS).await {
+        if let Err(error) = database.judged(prune(&database, RETENTION_MS)).await {
             warn!(error = chain(&error), "the inbox was not pruned; the next hour tries again");
         }
     }
@@ -59,10 +60,4 @@ async fn prune(database: &Database, age_ms: u64) -> Result<u64, Error> {
             rows => pruned += rows,
         }
     }
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,6 +1,7 @@
 //! What every service shares. A leaf crate: it knows no order, no payment and none of our wire types.
 //!
 //! - [`run()`] wires telemetry, signals, the grace period and the exit code around a service.
+//! - [`service`] is what a service does while it runs; [`clock`] tells the time of day.
 //! - [`config`] checks a configuration whole, before a port is bound.
 //! - [`grpc`] serves with health and reflection, and drains; [`health_check`] asks such a server.
 //! - [`db`] is the database: every write goes through one task and one commit serves all that gathered.
@@ -12,6 +13,7 @@
 
 pub mod breaker;
 pub mod broker;
+pub mod clock;
 pub mod config;
 pub mod consumer;
 pub mod db;
@@ -21,6 +23,7 @@ pub mod inbox;
 pub mod outbox;
 pub mod paging;
 mod process;
+pub mod service;
 pub mod status;
 mod telemetry;
 

@@ -69,15 +69,32 @@ pub fn internal(error: &(dyn Error + 'static)) -> Status {
     Status::internal("the service failed; its log says why")
 }
 
-/// An error and its causes in one line.
+/// UNAVAILABLE for a request that the database could not serve now: the cause is logged here, and not sent.
+pub fn database_unavailable(error: &(dyn Error + 'static)) -> Status {
+    error!(error = chain(error), "a request found the database unavailable");
+    Status::unavailable("the database is unavailable; try again")
+}
+
+/// An error and its causes in one line. A cause that its error has told already is not told again.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
+        let told = error.to_string();
+        if !text.contains(&told) {
+            let _ = write!(text, ": {told}");
+        }
         cause = error.source();
     }
     text
+}
+
+/// The innermost cause alone, for errors that tell each of their causes again.
+pub(crate) fn root<'e>(mut error: &'e (dyn Error + 'static)) -> &'e (dyn Error + 'static) {
+    while let Some(cause) = error.source() {
+        error = cause;
+    }
+    error
 }
 
 #[cfg(test)]
@@ -108,8 +125,24 @@ mod tests {
     }
 
     #[test]
+    fn each_cause_is_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{said}")]
+        struct Layer {
+            said: &'static str,
+            source: Option<Box<Layer>>,
+        }
+        let layer = |said, source| Layer { said, source };
+        let inner = layer("the port is taken", None);
+        let error = layer("cannot start", Some(layer("bind: the port is taken", Some(inner.into())).into()));
+        assert_eq!(chain(&error), "cannot start: bind: the port is taken");
+        assert_eq!(root(&error).to_string(), "the port is taken");
+    }
+
+    #[test]
     fn internals_are_not_sent() {
         let secret = std::io::Error::other("password is 1234");
         assert!(!internal(&secret).message().contains("1234"));
+        assert!(!database_unavailable(&secret).message().contains("1234"));
     }
 }

@@ -118,9 +118,9 @@ pub struct Totals {
 pub struct RunTotals {
     /// Deliveries.
     pub delivered: u64,
-    /// Leases that were returned because the connection of their consumer was lost.
+    /// Leases that were returned uncounted: the connection of their consumer was lost, or the message never reached it.
     pub returned: u64,
-    /// Leases that were revoked because an earlier message of the same key failed.
+    /// Leases that were revoked because an earlier message of the same key came back.
     pub revoked: u64,
     /// Times that a message could not go to its dead-letter topic because there is none of that name.
     pub forward_retries: u64,

@@ -30,6 +30,9 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// A peer that does not answer that for so long is gone.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Calls that one connection may have open at a time. Clients put many streams and waiting pulls on one connection.
+const CALLS_PER_CONNECTION_MAX: u32 = 1_000;
+
 type PublisherService = PublisherServer<Publisher<Embedded>>;
 type SubscriberService = SubscriberServer<Subscriber<Embedded>>;
 type InspectorService = BrokerServiceServer<Inspector<Embedded>>;
@@ -78,6 +81,7 @@ impl Broker {
         let server = Server::builder()
             // For the REST face.
             .accept_http1(true)
+            .max_concurrent_streams(Some(CALLS_PER_CONNECTION_MAX))
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .add_routes(routes)
@@ -95,7 +99,7 @@ impl Broker {
         set_serving(&reporter, false).await;
         stop.cancel();
         if tokio::time::timeout(STOP_GRACE, &mut server).await.is_err() {
-            tracing::warn!(grace_ms = STOP_GRACE.as_millis(), "Cut off requests that did not end in time.");
+            tracing::warn!(grace_s = STOP_GRACE.as_secs(), "Cut off requests that did not end in time.");
             server.abort();
         }
         stop_engine.cancel();

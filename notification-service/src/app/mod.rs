@@ -4,7 +4,6 @@
 mod bells;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bells::Bells;
 pub(crate) use bells::WATCHES_MAX;
@@ -19,6 +18,7 @@ const WATCH_BATCH_NOTIFICATIONS: u32 = 100;
 pub(crate) struct App<S> {
     store: Arc<S>,
     bells: Arc<Bells>,
+    now_us: fn() -> i64,
 }
 
 /// A store of notifications. Whatever it returns from a change is on disk.
@@ -73,19 +73,19 @@ pub(crate) enum Error {
 
 impl<S> Clone for App<S> {
     fn clone(&self) -> Self {
-        Self { store: Arc::clone(&self.store), bells: Arc::clone(&self.bells) }
+        Self { store: Arc::clone(&self.store), bells: Arc::clone(&self.bells), now_us: self.now_us }
     }
 }
 
 impl<S: Notifications> App<S> {
-    /// The use cases on a store.
-    pub(crate) fn new(store: S) -> Self {
-        Self { store: Arc::new(store), bells: Arc::default() }
+    /// The use cases on a store; `now_us` tells the microseconds since 1970.
+    pub(crate) fn new(store: S, now_us: fn() -> i64) -> Self {
+        Self { store: Arc::new(store), bells: Arc::default(), now_us }
     }
 
     /// Keeps a notification, once for each event, and wakes who watches for it.
     pub(crate) async fn notify(&self, draft: Draft) -> Result<Option<Notification>, StoreError> {
-        let kept = self.store.keep(draft, now()).await?;
+        let kept = self.store.keep(draft, TimestampUs((self.now_us)())).await?;
         if let Some(notification) = &kept {
             self.bells.ring(&notification.draft.customer_id);
         }
@@ -124,11 +124,6 @@ impl<S: Notifications> Watch<S> {
             self.bell.rung().await;
         }
     }
-}
-
-fn now() -> TimestampUs {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    TimestampUs(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

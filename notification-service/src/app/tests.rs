@@ -51,7 +51,7 @@ fn a_draft(event_id: &str) -> Draft {
 
 #[tokio::test]
 async fn what_arrives_between_a_read_and_the_waiting_is_not_missed() {
-    let app = App::new(Memory::default());
+    let app = App::new(Memory::default(), || 1_700_000_000_000_000);
     app.store.app.set(app.clone()).unwrap();
     let mut watch = app.watch(customer("ada"), 0).unwrap();
     for expected in ["e-1", "e-2"] {

@@ -21,17 +21,6 @@ pub(crate) struct Store {
     database: Database,
 }
 
-/// Why a statement brought no result.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    Database(#[from] db::Error),
-    #[error("a statement failed")]
-    Statement(#[from] sqlx::Error),
-    #[error("column `{column}` holds something else: {reason}")]
-    Column { column: &'static str, reason: String },
-}
-
 impl Store {
     pub(crate) fn new(database: Database) -> Self {
         Self { database }
@@ -51,32 +40,23 @@ impl Notifications for Store {
                 let number = row::next_number(connection, &draft.customer_id).await?;
                 let notification = Notification { number, draft, created_at: now };
                 row::insert(connection, &notification).await?;
-                Ok::<_, Error>(Some(notification))
+                Ok::<_, db::Error>(Some(notification))
             })
         });
-        Ok(kept.await?)
+        Ok(self.database.judged(kept).await?)
     }
 
     async fn list(&self, customer_id: &CustomerId, after: i64, limit: u32) -> Result<Vec<Notification>, StoreError> {
-        Ok(row::list(self.database.reads(), customer_id, after, limit).await?)
+        Ok(self.database.judged(row::list(self.database.reads(), customer_id, after, limit)).await?)
     }
 }
 
-impl From<Error> for StoreError {
-    fn from(error: Error) -> Self {
-        let constraint = |error: &sqlx::Error| {
-            let kind = error.as_database_error().map(sqlx::error::DatabaseError::kind);
-            kind.is_some_and(|kind| !matches!(kind, sqlx::error::ErrorKind::Other))
-        };
-        match &error {
-            Error::Column { .. } => Self::Broken(error.into()),
-            Error::Statement(cause) | Error::Database(db::Error::Statement(cause)) if constraint(cause) => {
-                Self::Broken(error.into())
-            }
-            Error::Statement(sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_)) => {
-                Self::Broken(error.into())
-            }
-            Error::Database(_) | Error::Statement(_) => Self::Unavailable(error.into()),
+impl From<db::Error> for StoreError {
+    fn from(error: db::Error) -> Self {
+        match error.kind() {
+            db::Kind::OfTheRow => Self::Broken(error.into()),
+            // What lasts ends the service, which finds it out by itself; until then it is unavailable.
+            db::Kind::Passing | db::Kind::Lasting => Self::Unavailable(error.into()),
         }
     }
 }

@@ -1,10 +1,9 @@
 //! The statements on the tables `notifications` and `customers`.
 
-use service_kit::db::{Connection, Db};
+use service_kit::db::{Connection, Db, Error};
 use sqlx::any::AnyRow;
 use sqlx::{Executor, Row as _};
 
-use super::Error;
 use crate::domain::{CustomerId, Draft, Kind, Notification, TimestampUs};
 
 /// The customer's next number: one more than the last.

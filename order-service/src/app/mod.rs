@@ -3,7 +3,6 @@
 mod watchers;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
@@ -20,6 +19,7 @@ use watchers::Watchers;
 pub(crate) struct App<S> {
     store: Arc<S>,
     watchers: Arc<Watchers>,
+    now_us: fn() -> i64,
 }
 
 /// A store of orders. Whatever it returns from a change is on disk.
@@ -133,14 +133,14 @@ pub(crate) enum Error {
 
 impl<S> Clone for App<S> {
     fn clone(&self) -> Self {
-        Self { store: Arc::clone(&self.store), watchers: Arc::clone(&self.watchers) }
+        Self { store: Arc::clone(&self.store), watchers: Arc::clone(&self.watchers), now_us: self.now_us }
     }
 }
 
 impl<S: Orders> App<S> {
-    /// The use cases on a store.
-    pub(crate) fn new(store: S) -> Self {
-        Self { store: Arc::new(store), watchers: Arc::default() }
+    /// The use cases on a store; `now_us` tells the microseconds since 1970.
+    pub(crate) fn new(store: S, now_us: fn() -> i64) -> Self {
+        Self { store: Arc::new(store), watchers: Arc::default(), now_us }
     }
 
     /// Accepts an order, or finds the one that the same request made before.
@@ -150,7 +150,7 @@ impl<S: Orders> App<S> {
         key: IdempotencyKey,
         fingerprint: Fingerprint,
     ) -> Result<Order, Error> {
-        let order = Order::place(new, OrderId::from_uuid(Uuid::now_v7()), now());
+        let order = Order::place(new, OrderId::from_uuid(Uuid::now_v7()), TimestampUs((self.now_us)()));
         match self.store.place(order, key, fingerprint).await? {
             Placed::New(order) | Placed::Known(order) => Ok(order),
             Placed::KeyReused => Err(Error::KeyReused),
@@ -182,7 +182,8 @@ impl<S: Orders> App<S> {
         id: OrderId,
         outcome: PaymentOutcome,
     ) -> Result<Changed, StoreError> {
-        let changed = self.store.change(message_id, id, move |order| order.apply(outcome, now())).await?;
+        let now = TimestampUs((self.now_us)());
+        let changed = self.store.change(message_id, id, move |order| order.apply(outcome, now)).await?;
         if let Changed::To(order) = &changed {
             self.watchers.tell(order);
         }
@@ -198,11 +199,6 @@ impl From<&OrderStatus> for StatusKind {
             OrderStatus::PaymentDeclined { .. } => Self::PaymentDeclined,
         }
     }
-}
-
-fn now() -> TimestampUs {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    TimestampUs(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX))
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ impl Orders for Memory {
 }
 
 fn app() -> App<Memory> {
-    let app = App::new(Memory::default());
+    let app = App::new(Memory::default(), || 1_700_000_000_000_000);
     app.store.app.set(app.clone()).unwrap();
     app
 }

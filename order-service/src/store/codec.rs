@@ -1,20 +1,13 @@
 //! How the parts of an order are written into columns. What is read back is parsed as strictly as what comes by the wire.
 
 use serde::{Deserialize, Serialize};
+use service_kit::db::Error;
 
 use crate::app::StatusKind;
 use crate::domain::{CurrencyCode, Lines, Money, OrderLine, OrderStatus, Quantity, Sku};
 
 /// Version of the form of the `lines` column. A reader refuses versions that it does not know.
 const LINES_VERSION: u32 = 1;
-
-/// Why a column does not hold what it should.
-#[derive(Debug, thiserror::Error)]
-#[error("column `{column}` holds something else: {reason}")]
-pub(super) struct CodecError {
-    column: &'static str,
-    reason: String,
-}
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,27 +24,21 @@ struct LineColumn {
     unit_price_minor: i64,
 }
 
-impl CodecError {
-    pub(super) fn new(column: &'static str, reason: impl ToString) -> Self {
-        Self { column, reason: reason.to_string() }
-    }
-}
-
 /// The lines as JSON; their currency has its own column.
-pub(super) fn encode_lines(lines: &Lines) -> Result<String, CodecError> {
+pub(super) fn encode_lines(lines: &Lines) -> Result<String, Error> {
     let lines = lines.as_slice().iter().map(|line| LineColumn {
         sku: line.sku.as_str().to_owned(),
         quantity: line.quantity.get(),
         unit_price_minor: line.unit_price.amount_minor(),
     });
     let column = LinesColumn { version: LINES_VERSION, lines: lines.collect() };
-    serde_json::to_string(&column).map_err(|error| CodecError::new("lines", error))
+    serde_json::to_string(&column).map_err(|error| Error::column("lines", error))
 }
 
-pub(super) fn decode_lines(text: &str, currency: CurrencyCode) -> Result<Lines, CodecError> {
-    let column: LinesColumn = serde_json::from_str(text).map_err(|error| CodecError::new("lines", error))?;
+pub(super) fn decode_lines(text: &str, currency: CurrencyCode) -> Result<Lines, Error> {
+    let column: LinesColumn = serde_json::from_str(text).map_err(|error| Error::column("lines", error))?;
     if column.version != LINES_VERSION {
-        return Err(CodecError::new("lines", format!("unknown version {}", column.version)));
+        return Err(Error::column("lines", format!("unknown version {}", column.version)));
     }
     let lines = column.lines.into_iter().map(|line| {
         Ok(OrderLine {
@@ -60,10 +47,9 @@ pub(super) fn decode_lines(text: &str, currency: CurrencyCode) -> Result<Lines, 
             unit_price: Money::new(currency, line.unit_price_minor)?,
         })
     });
-    let lines = lines
-        .collect::<Result<Vec<_>, crate::domain::ValueError>>()
-        .map_err(|error| CodecError::new("lines", error))?;
-    Lines::new(lines).map_err(|error| CodecError::new("lines", error))
+    let lines =
+        lines.collect::<Result<Vec<_>, crate::domain::ValueError>>().map_err(|error| Error::column("lines", error))?;
+    Lines::new(lines).map_err(|error| Error::column("lines", error))
 }
 
 pub(super) fn encode_status(status: StatusKind) -> &'static str {
@@ -74,12 +60,12 @@ pub(super) fn encode_status(status: StatusKind) -> &'static str {
     }
 }
 
-pub(super) fn decode_status(status: &str, reason: String) -> Result<OrderStatus, CodecError> {
+pub(super) fn decode_status(status: &str, reason: String) -> Result<OrderStatus, Error> {
     match status {
         "PENDING_PAYMENT" => Ok(OrderStatus::PendingPayment),
         "PAID" => Ok(OrderStatus::Paid),
         "PAYMENT_DECLINED" => Ok(OrderStatus::PaymentDeclined { reason }),
-        other => Err(CodecError::new("status", format!("unknown status `{other}`"))),
+        other => Err(Error::column("status", format!("unknown status `{other}`"))),
     }
 }
 

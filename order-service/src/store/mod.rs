@@ -23,19 +23,6 @@ pub(crate) struct Store {
     database: Database,
 }
 
-/// Why a statement brought no result.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    Database(#[from] db::Error),
-    #[error("a statement failed")]
-    Statement(#[from] sqlx::Error),
-    #[error(transparent)]
-    Codec(#[from] codec::CodecError),
-    #[error("order `{0}` was changed by somebody else meanwhile")]
-    Race(OrderId),
-}
-
 impl Store {
     pub(crate) fn new(database: Database) -> Self {
         Self { database }
@@ -52,10 +39,10 @@ impl Orders for Store {
                 }
                 row::insert(connection, &order, &key, &fingerprint).await?;
                 outbox::enqueue(connection, SERVICE, event::encode(&order, OrderEvent::Placed)).await?;
-                Ok::<_, Error>(Placed::New(order))
+                Ok::<_, db::Error>(Placed::New(order))
             })
         });
-        Ok(placed.await?)
+        Ok(self.database.judged(placed).await?)
     }
 
     async fn change<F>(&self, message_id: String, id: OrderId, decide: F) -> Result<Changed, StoreError>
@@ -74,39 +61,30 @@ impl Orders for Store {
                 let first_time = inbox::first_time(connection, SERVICE, &message_id).await?;
                 let (true, Some(event)) = (first_time, event) else { return Ok(Changed::Nothing) };
                 if !row::update(connection, &order, revision_before).await? {
-                    return Err(Error::Race(id));
+                    return Err(db::Error::Race(format!("order `{id}`")));
                 }
                 outbox::enqueue(connection, SERVICE, event::encode(&order, event)).await?;
                 Ok(Changed::To(order))
             })
         });
-        Ok(changed.await?)
+        Ok(self.database.judged(changed).await?)
     }
 
     async fn order(&self, id: OrderId) -> Result<Option<Order>, StoreError> {
-        Ok(row::by_id(self.database.reads(), id).await?)
+        Ok(self.database.judged(row::by_id(self.database.reads(), id)).await?)
     }
 
     async fn list(&self, filter: Filter, before: Option<OrderId>, limit: u32) -> Result<Vec<Order>, StoreError> {
-        Ok(row::list(self.database.reads(), &filter, before, limit).await?)
+        Ok(self.database.judged(row::list(self.database.reads(), &filter, before, limit)).await?)
     }
 }
 
-impl From<Error> for StoreError {
-    fn from(error: Error) -> Self {
-        let constraint = |error: &sqlx::Error| {
-            let kind = error.as_database_error().map(sqlx::error::DatabaseError::kind);
-            kind.is_some_and(|kind| !matches!(kind, sqlx::error::ErrorKind::Other))
-        };
-        match &error {
-            Error::Codec(_) => Self::Broken(error.into()),
-            Error::Statement(cause) | Error::Database(db::Error::Statement(cause)) if constraint(cause) => {
-                Self::Broken(error.into())
-            }
-            Error::Statement(sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_)) => {
-                Self::Broken(error.into())
-            }
-            Error::Database(_) | Error::Statement(_) | Error::Race(_) => Self::Unavailable(error.into()),
+impl From<db::Error> for StoreError {
+    fn from(error: db::Error) -> Self {
+        match error.kind() {
+            db::Kind::OfTheRow => Self::Broken(error.into()),
+            // What lasts ends the service, which finds it out by itself; until then it is unavailable.
+            db::Kind::Passing | db::Kind::Lasting => Self::Unavailable(error.into()),
         }
     }
 }

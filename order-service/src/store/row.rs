@@ -1,11 +1,10 @@
 //! The statements on the table `orders`.
 
-use service_kit::db::{Connection, Db};
+use service_kit::db::{Connection, Db, Error};
 use sqlx::any::AnyRow;
 use sqlx::{Executor, Row as _};
 
-use super::Error;
-use super::codec::{self, CodecError};
+use super::codec;
 use crate::app::{Filter, Fingerprint};
 use crate::domain::{CurrencyCode, CustomerId, IdempotencyKey, Order, OrderId, PaymentToken, TimestampUs, ValueError};
 
@@ -114,7 +113,7 @@ pub(super) async fn list<'e>(
 }
 
 fn decode(row: &AnyRow) -> Result<Order, Error> {
-    let column = |column: &'static str| move |error: ValueError| CodecError::new(column, error);
+    let column = |column: &'static str| move |error: ValueError| Error::column(column, error);
     let currency: CurrencyCode = row.try_get::<&str, _>("currency_code")?.parse().map_err(column("currency_code"))?;
     Ok(Order {
         id: row.try_get::<&str, _>("order_id")?.parse().map_err(column("order_id"))?,

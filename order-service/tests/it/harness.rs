@@ -7,6 +7,7 @@ use orderflow_proto::orderflow::order::v1::order_service_client::OrderServiceCli
 use orderflow_proto::orderflow::order::v1::{ListOrdersRequest, Order, OrderLine, PlaceOrderRequest};
 use orderflow_proto::orderflow::r#type::v1::Money;
 use service_kit::CancellationToken;
+use sqlx::{AnyConnection, Connection as _};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
@@ -51,7 +52,13 @@ impl Running {
         Self::start_in(self.folder).await
     }
 
-    /// Waits for the end of a service that was told to stop.
+    /// Does something to the database behind the service's back.
+    pub(crate) async fn sabotage(&self, sql: &'static str) {
+        let url = format!("sqlite://{}/order.db", self.folder.path().display());
+        sqlx::query(sql).execute(&mut AnyConnection::connect(&url).await.unwrap()).await.unwrap();
+    }
+
+    /// Waits for the end of a service that was told to stop, or cannot go on.
     pub(crate) async fn stopped(self) -> Result<(), Error> {
         within(self.task).await.unwrap()
     }

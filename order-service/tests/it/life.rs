@@ -19,6 +19,16 @@ async fn a_stopping_service_ends_its_streams_and_itself() {
 }
 
 #[tokio::test]
+async fn a_service_whose_tables_are_gone_ends_and_says_why() {
+    let mut service = Running::start().await;
+    service.sabotage("DROP TABLE orders").await;
+    let status = service.client.place_order(request("k")).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    let error = service.stopped().await.unwrap_err();
+    assert!(error.to_string().contains("no such table: orders"), "{error}");
+}
+
+#[tokio::test]
 async fn a_bad_configuration_is_refused_whole_and_names_its_variables() {
     let mut bad = config(&["--database-url", "postgres://here", "--project", "a b"]);
     bad.broker.broker_url = "broker:8085".to_owned();

@@ -23,7 +23,7 @@ pub enum ClientError {
     #[error("the request can't be made: {0}")]
     Request(#[from] http::Error),
     /// The connection could not be made, or it broke.
-    #[error("the acquirer does not answer: {0}")]
+    #[error("the acquirer does not answer: {}", service_kit::status::root(.0))]
     Connection(#[from] hyper_util::client::legacy::Error),
     /// No answer in time.
     #[error("the acquirer did not answer within {0:?}")]

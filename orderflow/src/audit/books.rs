@@ -1,6 +1,7 @@
 //! The books of all who keep some, read through their public doors.
 
 use std::collections::BTreeSet;
+use std::error::Error as _;
 use std::time::Duration;
 
 use orderflow_proto::orderflow::broker::v1::GetStatsRequest;
@@ -129,16 +130,23 @@ pub enum Error {
         source: tonic::transport::Error,
     },
     /// A service did not tell.
-    #[error("{service} does not answer: {}", status.message())]
+    #[error("{service} at {url} {}", told(status))]
     Grpc {
         /// Which one.
         service: &'static str,
+        /// Where it was asked.
+        url: String,
         /// What it said.
         status: Box<tonic::Status>,
     },
     /// The acquirer did not tell.
-    #[error("the acquirer's ledger can't be read: {0}")]
-    Acquirer(#[from] ClientError),
+    #[error("the ledger at {url} can't be read: {source}")]
+    Acquirer {
+        /// Where it was asked for.
+        url: String,
+        /// Why not.
+        source: ClientError,
+    },
     /// A reply lacks what it must have.
     #[error("{service} sent an entry without `{field}`")]
     Incomplete {
@@ -152,18 +160,18 @@ pub enum Error {
 impl Books {
     /// Asks everybody.
     pub async fn read(addresses: &Addresses) -> Result<Self, Error> {
-        let [order, payment, notification, broker] =
-            [&addresses.order_service, &addresses.payment_service, &addresses.notification_service, &addresses.broker]
-                .map(|url| channel(url));
+        let Addresses { broker, acquirer, order_service, payment_service, notification_service } = addresses;
         // Before anybody is asked, every address must be one.
-        let (order, payment, notification, broker) = (order?, payment?, notification?, broker?);
+        for url in [broker, order_service, payment_service, notification_service] {
+            channel(url)?;
+        }
         // Orders first: a charge comes before the order counts as paid, so whatever is paid here has its charge there.
         // Orders that are accepted while the rest is read look like charges without an order until the next reading.
-        let orders = orders(order).await?;
-        let payments = payments(payment).await?;
-        let charges = charges(&addresses.acquirer).await?;
+        let orders = orders(order_service).await?;
+        let payments = payments(payment_service).await?;
+        let charges = charges(acquirer).await?;
         let customers: BTreeSet<&str> = orders.iter().map(|order| order.customer.as_str()).collect();
-        let notifications = notifications(notification, customers).await?;
+        let notifications = notifications(notification_service, customers).await?;
         let dead_letters = dead_letters(broker).await?;
         Ok(Self { orders, payments, charges, notifications, dead_letters })
     }
@@ -175,12 +183,25 @@ pub(crate) fn channel(url: &str) -> Result<Channel, Error> {
     Ok(endpoint.connect_timeout(CALL_WITHIN).timeout(CALL_WITHIN).connect_lazy())
 }
 
-fn grpc(service: &'static str) -> impl Fn(tonic::Status) -> Error {
-    move |status| Error::Grpc { service, status: Box::new(status) }
+/// A refusal carries words of the service; a missing answer has a cause worth more than the transport's words.
+fn told(status: &tonic::Status) -> String {
+    match status.source() {
+        Some(cause) => format!("does not answer: {}", service_kit::status::root(cause)),
+        None => format!("refuses: {}", status.message()),
+    }
+}
+
+impl Error {
+    /// What to make of a status of that service.
+    pub(crate) fn grpc(service: &'static str, url: &str) -> impl Fn(tonic::Status) -> Self {
+        let url = url.to_owned();
+        move |status| Self::Grpc { service, url: url.clone(), status: Box::new(status) }
+    }
 }
 
 async fn charges(url: &str) -> Result<Vec<Payment>, Error> {
-    let ledger = AcquirerClient::new(url, CALL_WITHIN).ledger().await?;
+    let ledger = AcquirerClient::new(url, CALL_WITHIN).ledger().await;
+    let ledger = ledger.map_err(|source| Error::Acquirer { url: url.to_owned(), source })?;
     let payment = |entry: LedgerEntry| {
         let charge = entry.charge;
         let outcome = match charge.status {
@@ -193,13 +214,13 @@ async fn charges(url: &str) -> Result<Vec<Payment>, Error> {
     Ok(ledger.into_iter().map(payment).collect())
 }
 
-async fn payments(channel: Channel) -> Result<Vec<Payment>, Error> {
+async fn payments(url: &str) -> Result<Vec<Payment>, Error> {
     const SERVICE: &str = "payment-service";
-    let mut client = payment::payment_service_client::PaymentServiceClient::new(channel);
+    let mut client = payment::payment_service_client::PaymentServiceClient::new(channel(url)?);
     let mut all = Vec::new();
     let mut request = payment::ListPaymentsRequest { page_size: PAGE_SIZE, ..Default::default() };
     loop {
-        let page = client.list_payments(request.clone()).await.map_err(grpc(SERVICE))?.into_inner();
+        let page = client.list_payments(request.clone()).await.map_err(Error::grpc(SERVICE, url))?.into_inner();
         for payment in page.payments {
             let outcome = match payment.status() {
                 payment::PaymentStatus::Captured => Outcome::Captured(payment.charge_id),
@@ -217,13 +238,13 @@ async fn payments(channel: Channel) -> Result<Vec<Payment>, Error> {
     }
 }
 
-async fn orders(channel: Channel) -> Result<Vec<Order>, Error> {
+async fn orders(url: &str) -> Result<Vec<Order>, Error> {
     const SERVICE: &str = "order-service";
-    let mut client = order::order_service_client::OrderServiceClient::new(channel);
+    let mut client = order::order_service_client::OrderServiceClient::new(channel(url)?);
     let mut all = Vec::new();
     let mut request = order::ListOrdersRequest { page_size: PAGE_SIZE, ..Default::default() };
     loop {
-        let page = client.list_orders(request.clone()).await.map_err(grpc(SERVICE))?.into_inner();
+        let page = client.list_orders(request.clone()).await.map_err(Error::grpc(SERVICE, url))?.into_inner();
         for order in page.orders {
             let state = match order.status() {
                 order::OrderStatus::PendingPayment => OrderState::Pending,
@@ -243,8 +264,8 @@ async fn orders(channel: Channel) -> Result<Vec<Order>, Error> {
     }
 }
 
-async fn notifications(channel: Channel, customers: BTreeSet<&str>) -> Result<Vec<Notification>, Error> {
-    let mut client = notification::notification_service_client::NotificationServiceClient::new(channel);
+async fn notifications(url: &str, customers: BTreeSet<&str>) -> Result<Vec<Notification>, Error> {
+    let mut client = notification::notification_service_client::NotificationServiceClient::new(channel(url)?);
     let mut all = Vec::new();
     for customer in customers {
         let customer_id = customer.to_owned();
@@ -252,7 +273,7 @@ async fn notifications(channel: Channel, customers: BTreeSet<&str>) -> Result<Ve
             notification::ListNotificationsRequest { customer_id, page_size: PAGE_SIZE, ..Default::default() };
         loop {
             let reply = client.list_notifications(request.clone()).await;
-            let page = reply.map_err(grpc("notification-service"))?.into_inner();
+            let page = reply.map_err(Error::grpc("notification-service", url))?.into_inner();
             all.extend(page.notifications.into_iter().map(|found| Notification {
                 kind: kind(&found),
                 customer: found.customer_id,
@@ -278,8 +299,11 @@ fn kind(notification: &notification::Notification) -> Kind {
     }
 }
 
-async fn dead_letters(channel: Channel) -> Result<u64, Error> {
-    let stats = BrokerServiceClient::new(channel).get_stats(GetStatsRequest {}).await.map_err(grpc("broker"))?;
+async fn dead_letters(url: &str) -> Result<u64, Error> {
+    let stats = BrokerServiceClient::new(channel(url)?)
+        .get_stats(GetStatsRequest {})
+        .await
+        .map_err(Error::grpc("broker", url))?;
     let waiting =
         stats.into_inner().subscriptions.into_iter().filter(|queue| queue.subscription.ends_with(DEAD_LETTERS));
     Ok(waiting.map(|queue| queue.backlog_messages).sum())

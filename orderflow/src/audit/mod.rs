@@ -18,23 +18,18 @@ const READ_EVERY: Duration = Duration::from_millis(250);
 /// More mismatches than this are counted, not printed.
 const MISMATCHES_PRINTED_MAX: usize = 50;
 
-/// Whom the audit asks.
-#[derive(Clone, Debug, clap::Args)]
+/// Whom the audit asks, each as `http://HOST:PORT`.
+#[derive(Clone, Debug)]
 pub struct Addresses {
-    /// The broker
-    #[arg(long = "broker", env = "BROKER_URL", default_value = "http://127.0.0.1:8085")]
+    /// The broker.
     pub broker: String,
-    /// The acquirer
-    #[arg(long = "acquirer", env = "PAYMENT_ACQUIRER_URL", default_value = "http://127.0.0.1:8070")]
+    /// The acquirer.
     pub acquirer: String,
-    /// order-service
-    #[arg(long = "order-service", env = "ORDER_URL", default_value = "http://127.0.0.1:50051")]
+    /// order-service.
     pub order_service: String,
-    /// payment-service
-    #[arg(long = "payment-service", env = "PAYMENT_URL", default_value = "http://127.0.0.1:50052")]
+    /// payment-service.
     pub payment_service: String,
-    /// notification-service
-    #[arg(long = "notification-service", env = "NOTIFICATION_URL", default_value = "http://127.0.0.1:50053")]
+    /// notification-service.
     pub notification_service: String,
 }
 

@@ -262,8 +262,14 @@ fn lock(data_dir: &Path) -> Result<File, Error> {
 fn program(data_dir: &Path) -> Program {
     let executable = std::env::args().next().unwrap_or_else(|| "orderflow".to_owned());
     let default = data_dir == Path::new(DATA_DIR_DEFAULT);
-    let flags = if default { String::new() } else { format!(" --data-dir {}", data_dir.display()) };
+    let flags = if default { String::new() } else { format!(" --data-dir {}", quoted(&data_dir.to_string_lossy())) };
     Program { executable, flags }
+}
+
+/// A word as a shell takes it for one.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 /// ctrl-c and SIGTERM.
@@ -282,5 +288,17 @@ impl Signals {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_with_odd_characters_can_be_pasted_into_a_shell() {
+        assert_eq!(quoted("/tmp/of_1/a.b-c"), "/tmp/of_1/a.b-c");
+        assert_eq!(quoted("my data"), "'my data'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
     }
 }

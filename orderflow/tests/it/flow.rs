@@ -139,7 +139,8 @@ async fn orders_wait_in_the_queue_while_payment_is_down_and_drain_when_it_is_bac
     assert_eq!(line.split_whitespace().nth(1), Some("40"), "{table}");
     let audit = stack.command(&["audit"]).await;
     assert!(!audit.status.success(), "books that can't be read are no balance: {audit:?}");
-    assert!(String::from_utf8_lossy(&audit.stderr).contains("payment-service does not answer"), "{audit:?}");
+    let away = format!("payment-service at {} does not answer", stack.url(Part::PaymentService));
+    assert!(String::from_utf8_lossy(&audit.stderr).contains(&away), "{audit:?}");
 
     stack.start_part(Part::PaymentService).await;
     stack.wait_for_queue(PAYMENT_QUEUE, |queue| queue.backlog_messages == 0).await;

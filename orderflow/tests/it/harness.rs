@@ -75,16 +75,6 @@ impl Stack {
     pub(crate) async fn command(&self, arguments: &[&str]) -> Output {
         let mut command = program();
         command.args(arguments).env("ORDERFLOW_DATA_DIR", self.folder.path());
-        for part in Part::ALL {
-            let variable = match part {
-                Part::Broker => "BROKER_URL",
-                Part::Acquirer => "PAYMENT_ACQUIRER_URL",
-                Part::OrderService => "ORDER_URL",
-                Part::PaymentService => "PAYMENT_URL",
-                Part::NotificationService => "NOTIFICATION_URL",
-            };
-            command.env(variable, self.url(part));
-        }
         command.output().await.unwrap()
     }
 

@@ -23,7 +23,7 @@ pub(crate) struct PatientAcquirer {
 /// The acquirer's URL cannot be used. An acquirer that is down is not an error.
 #[derive(Debug, thiserror::Error)]
 #[error("the acquirer's URL cannot be used")]
-pub struct Error(#[source] InvalidUri);
+pub(crate) struct Error(#[source] InvalidUri);
 
 impl PatientAcquirer {
     /// `base_url` is an `http://` URL; the paths of the acquirer's protocol are added to it.

@@ -2,7 +2,6 @@
 //! of an acquirer; nothing else.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +12,7 @@ use crate::domain::{Answer, Charge, OrderId, Payment, PaymentStatus, TimestampUs
 pub(crate) struct App<S, A> {
     store: Arc<S>,
     acquirer: Arc<A>,
+    now_us: fn() -> i64,
 }
 
 /// A store of payments. Whatever it returns from a change is on disk.
@@ -99,14 +99,14 @@ pub(crate) enum Error {
 
 impl<S, A> Clone for App<S, A> {
     fn clone(&self) -> Self {
-        Self { store: Arc::clone(&self.store), acquirer: Arc::clone(&self.acquirer) }
+        Self { store: Arc::clone(&self.store), acquirer: Arc::clone(&self.acquirer), now_us: self.now_us }
     }
 }
 
 impl<S: Payments, A: Acquirer> App<S, A> {
-    /// The use cases on a store and an acquirer.
-    pub(crate) fn new(store: S, acquirer: A) -> Self {
-        Self { store: Arc::new(store), acquirer: Arc::new(acquirer) }
+    /// The use cases on a store and an acquirer; `now_us` tells the microseconds since 1970.
+    pub(crate) fn new(store: S, acquirer: A, now_us: fn() -> i64) -> Self {
+        Self { store: Arc::new(store), acquirer: Arc::new(acquirer), now_us }
     }
 
     /// The payment that an order has already, if it has: it must not wait for the acquirer again.
@@ -117,7 +117,7 @@ impl<S: Payments, A: Acquirer> App<S, A> {
     /// Asks the acquirer. Nothing is kept yet: the same charge again brings the same answer.
     pub(crate) async fn charge(&self, charge: Charge, stopping: &CancellationToken) -> Result<Payment, NoAnswer> {
         let answer = self.acquirer.charge(&charge, stopping).await?;
-        Ok(Payment::new(charge, answer, now()))
+        Ok(Payment::new(charge, answer, TimestampUs((self.now_us)())))
     }
 
     /// Keeps what came of a charge that the message `message_id` asked for, and tells it; both once for each order.
@@ -145,9 +145,4 @@ impl From<&Payment> for Position {
     fn from(payment: &Payment) -> Self {
         Self { created_at: payment.created_at, order_id: payment.order_id }
     }
-}
-
-fn now() -> TimestampUs {
-    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    TimestampUs(i64::try_from(since_1970.as_micros()).unwrap_or(i64::MAX))
 }

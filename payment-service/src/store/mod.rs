@@ -22,17 +22,6 @@ pub(crate) struct Store {
     database: Database,
 }
 
-/// Why a statement brought no result.
-#[derive(Debug, thiserror::Error)]
-enum Error {
-    #[error(transparent)]
-    Database(#[from] db::Error),
-    #[error("a statement failed")]
-    Statement(#[from] sqlx::Error),
-    #[error("column `{column}` holds something else: {reason}")]
-    Column { column: &'static str, reason: String },
-}
-
 impl Store {
     pub(crate) fn new(database: Database) -> Self {
         Self { database }
@@ -49,14 +38,14 @@ impl Payments for Store {
                     return Ok(Recorded::Known);
                 }
                 outbox::enqueue(connection, SERVICE, event::encode(&payment)).await?;
-                Ok::<_, Error>(Recorded::Kept)
+                Ok::<_, db::Error>(Recorded::Kept)
             })
         });
-        Ok(recorded.await?)
+        Ok(self.database.judged(recorded).await?)
     }
 
     async fn payment(&self, order_id: OrderId) -> Result<Option<Payment>, StoreError> {
-        Ok(row::by_order(self.database.reads(), order_id).await?)
+        Ok(self.database.judged(row::by_order(self.database.reads(), order_id)).await?)
     }
 
     async fn list(
@@ -65,25 +54,16 @@ impl Payments for Store {
         before: Option<Position>,
         limit: u32,
     ) -> Result<Vec<Payment>, StoreError> {
-        Ok(row::list(self.database.reads(), status, before, limit).await?)
+        Ok(self.database.judged(row::list(self.database.reads(), status, before, limit)).await?)
     }
 }
 
-impl From<Error> for StoreError {
-    fn from(error: Error) -> Self {
-        let constraint = |error: &sqlx::Error| {
-            let kind = error.as_database_error().map(sqlx::error::DatabaseError::kind);
-            kind.is_some_and(|kind| !matches!(kind, sqlx::error::ErrorKind::Other))
-        };
-        match &error {
-            Error::Column { .. } => Self::Broken(error.into()),
-            Error::Statement(cause) | Error::Database(db::Error::Statement(cause)) if constraint(cause) => {
-                Self::Broken(error.into())
-            }
-            Error::Statement(sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_)) => {
-                Self::Broken(error.into())
-            }
-            Error::Database(_) | Error::Statement(_) => Self::Unavailable(error.into()),
+impl From<db::Error> for StoreError {
+    fn from(error: db::Error) -> Self {
+        match error.kind() {
+            db::Kind::OfTheRow => Self::Broken(error.into()),
+            // What lasts ends the service, which finds it out by itself; until then it is unavailable.
+            db::Kind::Passing | db::Kind::Lasting => Self::Unavailable(error.into()),
         }
     }
 }

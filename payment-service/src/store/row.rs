@@ -2,11 +2,10 @@
 
 use std::fmt::Display;
 
-use service_kit::db::{Connection, Db};
+use service_kit::db::{Connection, Db, Error};
 use sqlx::any::AnyRow;
 use sqlx::{Executor, Row as _};
 
-use super::Error;
 use crate::app::Position;
 use crate::domain::{Answer, CustomerId, Money, OrderId, Payment, PaymentStatus, TimestampUs};
 
@@ -102,6 +101,6 @@ fn decode(row: &AnyRow) -> Result<Payment, Error> {
     })
 }
 
-fn column<T, E: Display>(column: &'static str, value: Result<T, E>) -> Result<T, Error> {
-    value.map_err(|reason| Error::Column { column, reason: reason.to_string() })
+fn column<T>(column: &'static str, value: Result<T, impl Display>) -> Result<T, Error> {
+    value.map_err(|reason| Error::column(column, reason))
 }

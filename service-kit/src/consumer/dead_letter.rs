@@ -7,8 +7,6 @@ use google_cloud_pubsub::model::Message;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::status::chain;
-
 /// Attribute of a dead letter: why the consumer could not handle it.
 pub const DEAD_LETTER_REASON: &str = "dead-letter-reason";
 
@@ -32,6 +30,7 @@ impl DeadLetters {
     /// Publishes a copy of `message`. True when the broker has it; false when the service stops before.
     pub(super) async fn put(&self, message: &Message, reason: &str, stopping: &CancellationToken) -> bool {
         let id = &message.message_id;
+        let mut failing = false;
         loop {
             // A publisher keeps a task for each ordering key for as long as it lives; this one lives for one message.
             let publisher = self.publisher.publisher(&self.topic).set_message_count_threshold(1_u32).build();
@@ -40,10 +39,17 @@ impl DeadLetters {
                     info!(subscription = self.subscription, message_id = id, reason, "a message was set aside");
                     return true;
                 }
-                Err(error) => {
-                    let error = chain(&error);
-                    warn!(topic = self.topic, message_id = id, error, "a message cannot be set aside yet");
+                Err(error) if !failing => {
+                    let error = crate::broker::reason(&error);
+                    warn!(
+                        topic = self.topic,
+                        message_id = id,
+                        error,
+                        "a message cannot be set aside; it waits until it can"
+                    );
+                    failing = true;
                 }
+                Err(_) => {}
             }
             tokio::select! {
                 () = stopping.cancelled() => return false,

@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 use tracing::warn;
 
 use super::{Error, OUTSTANDING_MESSAGES_MAX};
-use crate::broker::BrokerConfig;
+use crate::broker::{BrokerConfig, reason};
 
 /// How long the client may try to open a stream before it starts over, in milliseconds.
 ///
@@ -102,9 +102,9 @@ impl Source {
                 | Code::PermissionDenied
                 | Code::Unauthenticated
                 | Code::Unimplemented,
-            ) => Err(Error::Refused { subscription, cause: error.to_string() }),
+            ) => Err(Error::Refused { subscription, cause: reason(&error) }),
             _ => {
-                warn!(subscription, error = error.to_string(), "the stream of messages broke; it is opened again");
+                warn!(subscription, error = reason(&error), "the stream of messages broke; it is opened again");
                 Ok(())
             }
         }

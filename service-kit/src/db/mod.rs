@@ -1,19 +1,22 @@
 //! The database: one writer whose commits are shared, and a small pool for reads.
 
+mod error;
 mod schema;
 mod writer;
 
 use std::path::Path;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::migrate::MigrateError;
 use sqlx::{AnyConnection, Connection as _, Executor as _, Pool};
+use tokio::sync::watch;
 
+pub use error::{Error, Kind};
 pub use schema::{KIT_VERSION_MAX, Migration};
 pub use writer::{BATCH_JOBS_MAX, QUEUE_JOBS_MAX};
 
+use crate::status::root;
 use writer::Writer;
 
 /// The database driver of every service, named here and nowhere else.
@@ -34,61 +37,13 @@ pub const READ_CONNECTIONS_MAX: u32 = 4;
 /// How long a read waits for a connection before it fails, in milliseconds.
 pub const READ_WAIT_MS_MAX: u64 = 10_000;
 
-/// Why the database did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The database cannot be opened.
-    #[error("the database `{url}` cannot be opened")]
-    Open {
-        /// The database.
-        url: String,
-        /// The cause.
-        source: sqlx::Error,
-    },
-    /// The folder of the database file cannot be made.
-    #[error("the folder of the database `{url}` cannot be made")]
-    Folder {
-        /// The database.
-        url: String,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// A newer version of the service wrote this database. An older one must not touch it.
-    #[error("the database was written by a newer version of this service: it has migration {version}")]
-    Newer {
-        /// The migration that this binary does not know.
-        version: i64,
-    },
-    /// The tables cannot be brought to this version.
-    #[error("the database cannot be migrated")]
-    Migrate(#[source] MigrateError),
-    /// A statement failed.
-    #[error("a database statement failed")]
-    Statement(#[from] sqlx::Error),
-    /// The transaction that a write was a part of was not committed.
-    #[error("a transaction was not committed: {cause}")]
-    Commit {
-        /// What the database said. One commit serves many, so that the cause is told to many.
-        cause: String,
-    },
-    /// A value is too large to be stored.
-    #[error("{what} of {bytes} bytes is too large")]
-    TooLarge {
-        /// What it is.
-        what: &'static str,
-        /// Its size.
-        bytes: usize,
-    },
-    /// A commit failed earlier. What is on disk is known only after a restart.
-    #[error("the database takes no writes after a failed commit")]
-    Poisoned,
-}
-
 /// An open database. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Database {
     reads: Pool<Db>,
     writer: Writer,
+    /// Why the database cannot be used any more, once that is so.
+    unfit: Arc<watch::Sender<Option<String>>>,
 }
 
 impl Database {
@@ -112,7 +67,7 @@ impl Database {
             .connect_with(options)
             .await
             .map_err(fail)?;
-        Ok(Self { reads, writer: Writer::start(connection) })
+        Ok(Self { reads, writer: Writer::start(connection), unfit: Arc::new(watch::Sender::new(None)) })
     }
 
     /// Runs `job` in a transaction and answers when it is committed, which means: on disk.
@@ -141,13 +96,35 @@ impl Database {
         &self.reads
     }
 
-    /// Waits until the writer refuses further work because a commit failed. A service ends then.
+    /// Does `work` on this database and looks at its error: one that lasts makes the database [`Self::poisoned`], so
+    /// that the service ends with a message rather than wait for what does not come.
+    pub async fn judged<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let result = work.await;
+        if let Err(error) = &result
+            && error.kind() == Kind::Lasting
+        {
+            self.unfit
+                .send_if_modified(|cause| cause.is_none().then(|| *cause = Some(root(error).to_string())).is_some());
+        }
+        result
+    }
+
+    /// Waits until the database can no longer be used: a commit failed, or [`Self::judged`] saw an error that lasts.
+    /// A service ends then.
     pub async fn poisoned(&self) -> Error {
-        self.writer.poisoned().await
+        let mut unfit = self.unfit.subscribe();
+        let unfit = async {
+            let cause = unfit.wait_for(Option::is_some).await.map(|cause| cause.clone());
+            Error::Unfit { cause: cause.ok().flatten().unwrap_or_default() }
+        };
+        tokio::select! {
+            error = self.writer.poisoned() => error,
+            error = unfit => error,
+        }
     }
 
     /// Told after every commit: what changes are the commits since it was last looked at.
-    pub(crate) fn commits(&self) -> tokio::sync::watch::Receiver<u64> {
+    pub(crate) fn commits(&self) -> watch::Receiver<u64> {
         self.writer.commits()
     }
 }

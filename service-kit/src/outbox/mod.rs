@@ -7,9 +7,9 @@ use std::time::SystemTime;
 
 use uuid::Uuid;
 
+use crate::clock::now_ms;
 use crate::db::Connection;
 use crate::event::{CE_ID, CE_SOURCE, CE_TIME, CE_TYPE, rfc3339};
-use crate::inbox::now_ms;
 use crate::{broker, db};
 
 pub use relay::{BATCH_EVENTS_MAX, Relay};

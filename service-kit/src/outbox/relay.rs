@@ -1,17 +1,21 @@
 //! Publishes what waits in the outbox.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use google_cloud_gax::error::rpc::Code;
 use google_cloud_pubsub::client::{BasePublisher, Publisher};
+use google_cloud_pubsub::error::PublishError;
 use google_cloud_pubsub::model::Message;
 use google_cloud_pubsub::publisher::PublishFuture;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Error;
-use crate::broker::BrokerConfig;
+use crate::broker::{BrokerConfig, reason};
 use crate::db::{self, Database};
+use crate::status::chain;
 
 /// How many events are read, published and deleted in one round.
 pub const BATCH_EVENTS_MAX: u32 = 256;
@@ -22,39 +26,71 @@ const IDLE_MS: u64 = 1_000;
 /// How long the relay waits after a round that failed, in milliseconds: the most; the least is half of it.
 const RETRY_MS: u64 = 1_000;
 
+/// How long a refused event waits until it is offered again, in milliseconds. Somebody has to mend something first.
+const REFUSED_MS: u64 = 5_000;
+
+/// How many refused keys of a topic are remembered; with more of them the whole topic waits.
+const REFUSED_KEYS_MAX: usize = 1_024;
+
 /// Publishes what waits: at start, after every commit, and again after an outage. One relay for each database.
 ///
 /// Events of one key go out in the order of their transactions; many keys go out at the same time. An event is
 /// deleted only after the broker said that it has it. A crash between the two makes a duplicate with the same id.
+/// What the broker refuses is offered again now and then; what follows it in its key waits, and other keys go on.
 #[derive(Debug)]
 pub struct Relay {
     database: Database,
     broker: BrokerConfig,
     publisher: BasePublisher,
+    refused: Refused,
+    /// Rows up to this id were refused, or follow a refused one; each round begins after them.
+    passed_id: i64,
 }
 
 /// How a round went.
 #[derive(Debug, PartialEq, Eq)]
 enum Round {
-    /// Everything that was read is published. With `more`, there is probably more.
+    /// Everything that may go out is published. With `more`, there is probably more.
     Published { more: bool },
     /// Something waits on, for this reason.
     Failed(String),
 }
 
+/// What became of one event.
+enum Fate {
+    Taken,
+    /// The same again may succeed soon.
+    Failed(String),
+    /// The same again succeeds only after somebody has mended something.
+    Refused(Scope, String),
+}
+
+#[derive(Clone, Copy)]
+enum Scope {
+    Topic,
+    Key,
+}
+
 impl Relay {
     /// A relay from `database` to the broker. A broker that is down is no error: events wait.
     pub async fn open(database: Database, broker: &BrokerConfig) -> Result<Self, Error> {
-        Ok(Self { database, broker: broker.clone(), publisher: broker.publisher().await? })
+        let publisher = broker.publisher().await?;
+        Ok(Self { database, broker: broker.clone(), publisher, refused: Refused::default(), passed_id: 0 })
     }
 
     /// Publishes until the token is cancelled; then finishes the round and returns. What waits on goes out at the
     /// next start. An error means that the database is unfit: the service ends.
-    pub async fn run(self, token: CancellationToken) -> Result<(), Error> {
+    pub async fn run(mut self, token: CancellationToken) -> Result<(), Error> {
         let mut commits = self.database.commits();
         let mut failing = false;
+        let mut offer_again_at = Instant::now();
         while !token.is_cancelled() {
             commits.mark_unchanged();
+            if offer_again_at <= Instant::now() {
+                offer_again_at = Instant::now() + Duration::from_millis(REFUSED_MS);
+                self.passed_id = 0;
+                self.refused.begin_again();
+            }
             let pause_ms = match self.round().await? {
                 Round::Published { more } => {
                     if failing {
@@ -63,9 +99,9 @@ impl Relay {
                     failing = false;
                     if more { 0 } else { IDLE_MS }
                 }
-                Round::Failed(problem) => {
+                Round::Failed(reason) => {
                     if !failing {
-                        warn!(problem, "events cannot be published; they wait in the outbox");
+                        warn!(reason, "events cannot be published; they wait in the outbox");
                     }
                     failing = true;
                     fastrand::u64(RETRY_MS / 2..=RETRY_MS)
@@ -73,66 +109,93 @@ impl Relay {
             };
             tokio::select! {
                 () = token.cancelled() => {}
-                error = self.database.poisoned() => return Err(error.into()),
                 () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
                 // Commits that go on during an outage do not shorten the pause.
                 Ok(()) = commits.changed(), if !failing => {}
             }
         }
+        if !failing {
+            // What was committed while the last round ran.
+            self.round().await?;
+        }
         Ok(())
     }
 
-    /// Reads a batch, publishes it, and deletes what the broker took.
-    async fn round(&self) -> Result<Round, Error> {
-        let rows = self.read().await?;
-        let more = rows.len() == BATCH_EVENTS_MAX as usize;
-        if rows.is_empty() {
-            return Ok(Round::Published { more });
+    /// One batch; a database that is busy for a while is no reason to end.
+    async fn round(&mut self) -> Result<Round, Error> {
+        match self.offer().await {
+            Err(error) if error.kind() == db::Kind::Passing => Ok(Round::Failed(chain(&error))),
+            result => Ok(result?),
         }
+    }
+
+    /// Reads a batch, publishes it, and deletes what the broker took.
+    async fn offer(&mut self) -> Result<Round, db::Error> {
+        let rows = self.database.judged(self.read()).await?;
+        let more = rows.len() == BATCH_EVENTS_MAX as usize;
+        let (held, free): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| self.refused.holds(&row.at));
+        let mut held_id = held.last().map_or(self.passed_id, |row| row.at.id);
         let mut problem = None;
-        let mut taken = Vec::with_capacity(rows.len());
-        for (row, published) in self.publish(rows) {
-            match published.await {
-                Ok(_) => taken.push(row),
-                Err(error) => problem = Some(crate::status::chain(&error)),
+        let mut taken = Vec::with_capacity(free.len());
+        for (at, published) in self.publish(free) {
+            match fate(published.await) {
+                Fate::Taken => taken.push(at),
+                // It follows one that was refused in this round.
+                _ if self.refused.holds(&at) => held_id = held_id.max(at.id),
+                Fate::Refused(scope, reason) => {
+                    held_id = held_id.max(at.id);
+                    self.refused.add(&at, scope, &reason);
+                }
+                Fate::Failed(reason) => problem = problem.or(Some(reason)),
             }
         }
-        self.delete(taken).await?;
-        Ok(problem.map_or(Round::Published { more }, Round::Failed))
+        if !taken.is_empty() {
+            self.database.judged(self.delete(taken)).await?;
+        }
+        if let Some(problem) = problem {
+            return Ok(Round::Failed(problem));
+        }
+        // Everything else that was read is deleted, so that new rows get higher ids than this one.
+        self.passed_id = held_id;
+        if !more {
+            self.refused.end_of_outbox();
+        }
+        Ok(Round::Published { more })
     }
 
     /// Starts to publish all of it.
     ///
     /// Each round has its own publishers, on the same connection. A publisher keeps a task for every ordering key that
     /// it has seen, and stops publishing a key after an error; both end with the round.
-    fn publish(&self, rows: Vec<Row>) -> Vec<(RowId, PublishFuture)> {
+    fn publish(&self, rows: Vec<Row>) -> Vec<(Place, PublishFuture)> {
         let mut publishers: HashMap<String, Publisher> = HashMap::new();
         let publish = |row: Row| {
-            let publisher = publishers.entry(row.topic).or_insert_with_key(|topic| {
+            let publisher = publishers.entry(row.at.topic.clone()).or_insert_with_key(|topic| {
                 let publisher = self.publisher.publisher(self.broker.topic(topic));
                 publisher.set_delay_threshold(Duration::ZERO).build()
             });
-            let message = Message::new().set_data(row.payload).set_ordering_key(row.ordering_key);
-            (row.id, publisher.publish(message.set_attributes(row.attributes)))
+            let message = Message::new().set_data(row.payload).set_ordering_key(&row.at.ordering_key);
+            (row.at, publisher.publish(message.set_attributes(row.attributes)))
         };
         rows.into_iter().map(publish).collect()
     }
 
     async fn read(&self) -> Result<Vec<Row>, db::Error> {
-        let sql = "SELECT id, event_id, topic, ordering_key, attributes, payload FROM outbox ORDER BY id LIMIT $1";
+        let sql = "SELECT id, event_id, topic, ordering_key, attributes, payload FROM outbox \
+             WHERE id > $1 ORDER BY id LIMIT $2";
         let rows = sqlx::query_as::<_, (i64, String, String, String, String, Vec<u8>)>(sql);
-        let rows = rows.bind(i64::from(BATCH_EVENTS_MAX)).fetch_all(self.database.reads()).await?;
+        let rows = rows.bind(self.passed_id).bind(i64::from(BATCH_EVENTS_MAX)).fetch_all(self.database.reads()).await?;
         let row = |(id, event_id, topic, ordering_key, attributes, payload): (_, _, _, _, String, _)| {
             let attributes = serde_json::from_str(&attributes).map_err(|error| sqlx::Error::Decode(error.into()))?;
-            Ok(Row { id: RowId { id, event_id }, topic, ordering_key, attributes, payload })
+            Ok(Row { at: Place { id, event_id, topic, ordering_key }, attributes, payload })
         };
         rows.into_iter().map(row).collect()
     }
 
-    async fn delete(&self, taken: Vec<RowId>) -> Result<(), db::Error> {
+    async fn delete(&self, taken: Vec<Place>) -> Result<(), db::Error> {
         let delete = self.database.write(move |connection| {
             Box::pin(async move {
-                for RowId { id, event_id } in taken {
+                for Place { id, event_id, .. } in taken {
                     // Ids start again when the outbox is empty, so the event has to be the same one as well.
                     let sql = "DELETE FROM outbox WHERE id = $1 AND event_id = $2";
                     sqlx::query(sql).bind(id).bind(event_id).execute(&mut *connection).await?;
@@ -145,14 +208,91 @@ impl Relay {
 }
 
 struct Row {
-    id: RowId,
-    topic: String,
-    ordering_key: String,
+    at: Place,
     attributes: BTreeMap<String, String>,
     payload: Vec<u8>,
 }
 
-struct RowId {
+/// Where an event stands in the outbox and where it goes.
+struct Place {
     id: i64,
     event_id: String,
+    topic: String,
+    ordering_key: String,
+}
+
+/// What the broker refuses, so that it is not offered with every round, and what follows it keeps its order.
+#[derive(Debug, Default)]
+struct Refused {
+    topics: HashMap<String, Topic>,
+    /// Topics of which the log has said that something is refused.
+    told: HashSet<String>,
+}
+
+#[derive(Debug, Default)]
+struct Topic {
+    whole: bool,
+    keys: HashSet<String>,
+}
+
+impl Refused {
+    fn holds(&self, at: &Place) -> bool {
+        self.topics
+            .get(&at.topic)
+            .is_some_and(|topic| topic.whole || (!at.ordering_key.is_empty() && topic.keys.contains(&at.ordering_key)))
+    }
+
+    /// Holds what follows, and tells it once for each topic.
+    fn add(&mut self, at: &Place, scope: Scope, reason: &str) {
+        let topic = self.topics.entry(at.topic.clone()).or_default();
+        match scope {
+            Scope::Topic => topic.whole = true,
+            Scope::Key if topic.keys.len() == REFUSED_KEYS_MAX => topic.whole = true,
+            Scope::Key => drop(topic.keys.insert(at.ordering_key.clone())),
+        }
+        if !self.told.contains(&at.topic) {
+            let Place { topic, event_id, .. } = at;
+            error!(topic, event_id, reason, "the broker refuses an event; it and what follows it wait in the outbox");
+            self.told.insert(at.topic.clone());
+        }
+    }
+
+    /// Everything is offered once more.
+    fn begin_again(&mut self) {
+        self.topics.clear();
+    }
+
+    /// All that waits has been offered: what is held no more was taken.
+    fn end_of_outbox(&mut self) {
+        self.told.retain(|topic| {
+            let is_held = self.topics.contains_key(topic);
+            if !is_held {
+                info!(topic, "the broker refuses no event of the topic any more");
+            }
+            is_held
+        });
+    }
+}
+
+fn fate(published: Result<String, PublishError>) -> Fate {
+    let error = match published {
+        Ok(_) => return Fate::Taken,
+        Err(error) => error,
+    };
+    let reason = reason(&error);
+    let code = match &error {
+        PublishError::Rpc(error) => error.status().map(|status| status.code),
+        _ => None,
+    };
+    match code {
+        Some(Code::InvalidArgument) => Fate::Refused(Scope::Key, reason),
+        Some(
+            Code::NotFound
+            | Code::FailedPrecondition
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::Unimplemented,
+        ) => Fate::Refused(Scope::Topic, reason),
+        _ => Fate::Failed(reason),
+    }
 }

@@ -8,12 +8,13 @@ use std::time::Duration;
 use service_kit::CancellationToken;
 use service_kit::breaker::{Breaker, Settings, Unavailable};
 use service_kit::consumer::{
-    Consumer, ConsumerConfig, DEAD_LETTER_REASON, DEAD_LETTER_SUBSCRIPTION, Error, Handler, OUTSTANDING_MESSAGES_MAX,
-    Outcome,
+    Consumer, ConsumerConfig, DEAD_LETTER_REASON, DEAD_LETTER_SUBSCRIPTION, Error, Handler, IN_HAND_MAX,
+    OUTSTANDING_MESSAGES_MAX, Outcome,
 };
 use service_kit::db::{self, Database};
 use service_kit::event::Event;
 use service_kit::inbox;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::Code;
 
@@ -70,8 +71,13 @@ impl Running {
 }
 
 async fn consume<H: Handler>(fake: &Fake, handler: H) -> Running {
+    consume_with(fake, handler, CONFIG.concurrency).await
+}
+
+async fn consume_with<H: Handler>(fake: &Fake, handler: H, concurrency: usize) -> Running {
     let token = CancellationToken::new();
-    let consumer = Consumer::open(&crate::broker(fake), CONFIG, handler).await.unwrap();
+    let config = ConsumerConfig { concurrency, ..CONFIG };
+    let consumer = Consumer::open(&crate::broker(fake), config, handler).await.unwrap();
     Running { token: token.clone(), task: tokio::spawn(consumer.run(token)) }
 }
 
@@ -372,4 +378,40 @@ async fn a_stop_finishes_and_acks_what_is_in_hand() {
     drained(&fake).await;
     assert_eq!(fake.state().acked.len(), 20);
     assert_eq!(fake.state().nacked, [""; 0]);
+}
+
+/// Waits until as many as the limit are in hand, and counts how many there are at most.
+#[derive(Default)]
+struct Gathering {
+    in_hand: AtomicUsize,
+    in_hand_max: watch::Sender<usize>,
+}
+
+struct Gatherer(Arc<Gathering>);
+
+impl Handler for Gatherer {
+    async fn handle(&self, _: &Event, _: &CancellationToken) -> Outcome {
+        let Self(gathering) = self;
+        let in_hand = gathering.in_hand.fetch_add(1, Ordering::SeqCst) + 1;
+        gathering.in_hand_max.send_modify(|max| *max = in_hand.max(*max));
+        gathering.in_hand_max.subscribe().wait_for(|max| *max >= IN_HAND_MAX).await.unwrap();
+        // Room for one more to come, if it may.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        gathering.in_hand.fetch_sub(1, Ordering::SeqCst);
+        Outcome::Done
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_are_in_hand_than_the_limit_even_if_the_broker_sends_more() {
+    let fake = fake();
+    fake.state().ignore_credit = true;
+    for at in 0..2 * IN_HAND_MAX {
+        put(&fake, "", &at.to_string(), "");
+    }
+    let gathering = Arc::new(Gathering::default());
+    let running = consume_with(&fake, Gatherer(gathering.clone()), 2 * IN_HAND_MAX).await;
+    drained(&fake).await;
+    assert_eq!(*gathering.in_hand_max.borrow(), IN_HAND_MAX);
+    running.stop().await;
 }

@@ -1,8 +1,12 @@
 //! The writer, the reads, the migrations and the inbox.
 
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use service_kit::db::{self, BATCH_JOBS_MAX, Database, KIT_VERSION_MAX, Migration};
+use service_kit::db::{
+    self, BATCH_JOBS_MAX, Database, KIT_VERSION_MAX, Migration, QUEUE_JOBS_MAX, READ_CONNECTIONS_MAX,
+};
 use service_kit::inbox;
 use sqlx::{Connection as _, Row as _};
 use tempfile::TempDir;
@@ -195,7 +199,8 @@ async fn a_database_that_cannot_be_opened_is_named() {
     let error = Database::open(&inside, &MIGRATIONS).await.unwrap_err();
     assert!(matches!(&error, db::Error::Folder { url, .. } if *url == inside), "{error:?}");
     let garbage = format!("sqlite://{}", folder.path().join("file").display());
-    assert!(Database::open(&garbage, &MIGRATIONS).await.is_err());
+    let error = Database::open(&garbage, &MIGRATIONS).await.unwrap_err();
+    assert_eq!(error.kind(), db::Kind::Lasting, "{error:?}");
 }
 
 #[tokio::test]
@@ -276,4 +281,77 @@ async fn one_file_is_one_database_for_two_processes() {
     let mut other = sqlx::AnyConnection::connect(&crate::url(&folder)).await.unwrap();
     let seen: Vec<i64> = sqlx::query_scalar("SELECT id FROM things").fetch_all(&mut other).await.unwrap();
     assert_eq!(seen, [1]);
+}
+
+fn poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[tokio::test]
+async fn the_queue_of_writes_takes_as_many_as_its_limit_says_and_the_next_waits_outside() {
+    let (_folder, database) = crate::database().await;
+    let (begin, begun) = oneshot::channel::<()>();
+    let (go, going) = oneshot::channel::<()>();
+    let mut first = pin!(database.write(move |_| {
+        Box::pin(async move {
+            begin.send(()).unwrap();
+            going.await.unwrap();
+            Ok::<_, db::Error>(())
+        })
+    }));
+    assert!(poll_once(first.as_mut()).is_pending());
+    begun.await.unwrap();
+    // Their callers go away: what stands in the queue is done all the same, what waits outside is not.
+    let last = QUEUE_JOBS_MAX as i64;
+    for id in 0..=last {
+        let name = format!("thing {id}");
+        let write = tokio::task::unconstrained(insert(&database, id, &name, false));
+        assert!(poll_once(pin!(write)).is_pending());
+    }
+    go.send(()).unwrap();
+    first.await.unwrap();
+    insert(&database, last + 1, "the last one", false).await.unwrap();
+    assert_eq!(ids(&database).await, (0..last).chain([last + 1]).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn as_many_reads_run_at_the_same_time_as_the_limit_says() {
+    let (_folder, database) = crate::database().await;
+    let mut reads = Vec::new();
+    for _ in 0..READ_CONNECTIONS_MAX {
+        reads.push(database.reads().acquire().await.unwrap());
+    }
+    let mut one_more = pin!(database.reads().acquire());
+    assert!(poll_once(one_more.as_mut()).is_pending());
+    assert_eq!(database.reads().size(), READ_CONNECTIONS_MAX);
+    reads.pop();
+    one_more.await.unwrap();
+    assert_eq!(database.reads().size(), READ_CONNECTIONS_MAX);
+}
+
+#[tokio::test]
+async fn an_error_that_lasts_is_told_from_one_that_passes_and_one_of_the_row() {
+    let (folder, database) = crate::database().await;
+    insert(&database, 1, "one", false).await.unwrap();
+    let read = async |sql: &'static str| {
+        let rows = async { Ok(sqlx::query(sql).fetch_all(database.reads()).await?) };
+        database.judged(rows).await.map(drop).map_err(|error| error.kind())
+    };
+    let write = async || {
+        let Err(Failure::Database(error)) = insert(&database, 1, "one", false).await else { panic!("it is taken") };
+        database.judged(async { Err::<(), _>(error) }).await.unwrap_err().kind()
+    };
+    let mut poisoned = pin!(database.poisoned());
+    assert_eq!(write().await, db::Kind::OfTheRow);
+    let column = db::Error::column("name", "it is too long");
+    assert_eq!(database.judged(async { Err::<(), _>(column) }).await.unwrap_err().kind(), db::Kind::OfTheRow);
+    let busy = sqlx::Error::PoolTimedOut.into();
+    assert_eq!(database.judged(async { Err::<(), _>(busy) }).await.unwrap_err().kind(), db::Kind::Passing);
+    assert_eq!(read("SELECT id FROM things").await, Ok(()));
+    assert!(poll_once(poisoned.as_mut()).is_pending(), "none of these ends a service");
+    let mut other = sqlx::AnyConnection::connect(&crate::url(&folder)).await.unwrap();
+    sqlx::query("DROP TABLE things").execute(&mut other).await.unwrap();
+    assert_eq!(read("SELECT id FROM things").await, Err(db::Kind::Lasting));
+    let error = poisoned.await;
+    assert!(matches!(&error, db::Error::Unfit { cause } if cause.contains("no such table")), "{error:?}");
 }

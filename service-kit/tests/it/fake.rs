@@ -65,10 +65,16 @@ pub(crate) struct State {
     pub(crate) published: HashMap<String, Vec<PubsubMessage>>,
     /// Ordering keys whose next publication fails once.
     pub(crate) fail_keys_once: HashSet<String>,
+    /// Topics that are not there.
+    pub(crate) missing_topics: HashSet<String>,
+    /// Ordering keys whose publications are refused as invalid.
+    pub(crate) refused_keys: HashSet<String>,
     /// Publications take their place and get no answer: the connection dies first.
     pub(crate) lose_replies: bool,
     /// The next stream is opened, and then ends with this.
     pub(crate) break_stream_once: Option<Code>,
+    /// More messages are out than the client has asked for.
+    pub(crate) ignore_credit: bool,
     pub(crate) subscriptions: HashMap<String, Vec<Entry>>,
     pub(crate) acked: Vec<String>,
     pub(crate) nacked: Vec<String>,
@@ -276,7 +282,8 @@ impl Service {
             changed.as_mut().enable();
             let leased = {
                 let mut state = shared.state.lock().unwrap();
-                state.lease(&first.subscription, stream, first.max_outstanding_messages)
+                let credit = if state.ignore_credit { i64::MAX } else { first.max_outstanding_messages };
+                state.lease(&first.subscription, stream, credit)
             };
             let response = match leased {
                 Ok(leased) if leased.is_empty() => {
@@ -307,6 +314,12 @@ impl Publisher for Service {
                 && state.fail_keys_once.remove(&message.ordering_key)
             {
                 return Err(Status::unavailable("not now"));
+            }
+            if state.missing_topics.iter().any(|id| topic.ends_with(id)) {
+                return Err(Status::not_found("there is no such topic"));
+            }
+            if messages.iter().any(|message| state.refused_keys.contains(&message.ordering_key)) {
+                return Err(Status::invalid_argument("no such message"));
             }
             for mut message in messages {
                 state.ids += 1;

@@ -159,6 +159,34 @@ async fn an_event_waits_until_the_broker_has_said_that_it_has_it() {
     running.await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_refuses_waits_in_order_and_holds_up_no_other_key() {
+    let (_folder, database) = crate::database().await;
+    let fake = Fake::start();
+    fake.state().missing_topics.insert("payment-events".into());
+    fake.state().refused_keys.insert("key 1".into());
+    // More than a batch of each, so that what is refused alone would fill every round.
+    let each = BATCH_EVENTS_MAX as usize + 44;
+    let elsewhere = |key: &str, at: usize| NewEvent { topic: "payment-events", ..event(key, &at.to_string()) };
+    let refused = (0..each).flat_map(|at| [event("key 1", &at.to_string()), elsewhere("key 0", at), elsewhere("", at)]);
+    enqueue(&database, refused.collect()).await.unwrap();
+    enqueue(&database, (0..each).map(|at| event("key 0", &at.to_string())).collect()).await.unwrap();
+    let (token, running) = relay(&database, &fake).await;
+    let held = 3 * each as i64;
+    crate::until("other keys are published", async || waiting(&database).await == held).await;
+    // Those that come later follow what waits, and pass it if they may.
+    enqueue(&database, vec![event("key 1", &each.to_string()), event("key 0", &each.to_string())]).await.unwrap();
+    crate::until("the later one is published", async || waiting(&database).await == held + 1).await;
+    assert_eq!(by_key(&fake.published("order-events"))["key 0"].len(), each + 1);
+    fake.state().missing_topics.clear();
+    fake.state().refused_keys.clear();
+    drained(&database).await;
+    assert_eq!(by_key(&fake.published("order-events")), expected(2, each + 1));
+    assert_eq!(by_key(&fake.published("payment-events"))["key 0"], expected(1, each)["key 0"]);
+    token.cancel();
+    running.await.unwrap();
+}
+
 #[tokio::test]
 async fn an_event_that_is_too_large_is_refused() {
     let (_folder, database) = crate::database().await;

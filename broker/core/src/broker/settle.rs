@@ -92,6 +92,28 @@ impl Broker {
         Ok(outcomes)
     }
 
+    /// Takes back messages that were delivered here and never reached their consumer: no attempt is counted. Leases that
+    /// have ended are passed over.
+    pub fn handle_give_back(&mut self, refs: &[AckRef], now: Time, out: &mut Output) {
+        let mut order: Vec<&AckRef> = refs.iter().collect();
+        // From the newest to the oldest, so that none takes another one of the list back along with it.
+        order.sort_by_key(|lease| std::cmp::Reverse((lease.subscription, lease.seq)));
+        for run in order.chunk_by(|one, other| one.subscription == other.subscription) {
+            let id = run[0].subscription;
+            if !self.queues.contains_key(&id) {
+                continue;
+            }
+            for lease in run {
+                if self.is_leased(id, lease)
+                    && let Some(queue) = self.queues.get_mut(&id)
+                {
+                    queue.give_back(lease.seq, &mut self.timers);
+                }
+            }
+            self.dispatch(id, now, out);
+        }
+    }
+
     /// Ends the leases and delays that are due, at most [`crate::Limits::timeouts_max`] of them, and deletes the
     /// subscriptions and snapshots that expire.
     pub fn handle_timeout(&mut self, now: Time, out: &mut Output) {

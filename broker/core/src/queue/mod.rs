@@ -217,6 +217,27 @@ impl Queue {
         consumer.trial.filter(|_| connection_lost)
     }
 
+    /// Takes back a message that is out and was never seen by its consumer, and with it the later ones of its key.
+    pub(crate) fn give_back(&mut self, seq: Seq, timers: &mut Timers) {
+        let Some(Message { meta: Meta { key, .. }, .. }) = self.held.get(&seq) else { return };
+        let key = *key;
+        if let Some(key) = key {
+            self.recall_later(key, seq, timers);
+        }
+        self.shift(seq, State::Waiting, timers);
+        self.run.returned += 1;
+        if let Some(key) = key {
+            self.offer_key(key);
+        }
+    }
+
+    fn recall_later(&mut self, key: KeyHash, seq: Seq, timers: &mut Timers) {
+        for later in self.key_recall(key, seq) {
+            self.shift(later, State::Waiting, timers);
+            self.run.revoked += 1;
+        }
+    }
+
     /// What is known of a message and a lease of this run (`None`: of an earlier one).
     pub(crate) fn knowledge(&self, seq: Seq, lease: Option<u64>) -> Knowledge {
         match self.held.get(&seq) {
@@ -311,10 +332,7 @@ impl Queue {
             message.losses = 0;
         }
         if let Some(key) = message.meta.key {
-            for later in self.key_recall(key, seq) {
-                self.shift(later, State::Waiting, env.timers);
-                self.run.revoked += 1;
-            }
+            self.recall_later(key, seq, env.timers);
         }
         self.rest(seq, false, env);
     }

@@ -62,6 +62,24 @@ fn a_nack_is_a_failed_attempt_and_comes_back_at_once() {
 }
 
 #[test]
+fn what_is_given_back_unseen_counts_no_attempt_and_goes_to_another_consumer() {
+    let mut world = world(3);
+    let first = world.attach("payment", stream(0));
+    let received = world.received(first);
+    world.ack("payment", &received[..1]);
+    world.detach(first, Detach::Graceful);
+    let second = world.attach("payment", stream(0));
+    assert!(world.received(second).is_empty(), "the leases of the first run on");
+    world.give_back(&received);
+    let again = world.received(second);
+    assert_eq!((seqs(&again), attempts(&again)), (vec![2, 3], vec![1, 1]));
+    world.give_back(&received);
+    assert!(world.received(second).is_empty(), "those leases are over");
+    assert_eq!(world.stats("payment").totals, Totals { acked: 1, ..Totals::default() });
+    assert_eq!(world.stats("payment").run.returned, 2);
+}
+
+#[test]
 fn redeliveries_go_before_first_deliveries() {
     let mut world = world(4);
     let consumer = world.attach("payment", stream(2));

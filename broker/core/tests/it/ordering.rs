@@ -133,6 +133,21 @@ fn a_lost_connection_returns_a_key_in_order() {
 }
 
 #[test]
+fn what_is_given_back_unseen_comes_again_in_order() {
+    let mut world = world(Limits::default());
+    keys(&mut world, &[1, 2, 1, 1]);
+    let consumer = world.attach("payment", stream(0));
+    let received = world.received(consumer);
+    world.ack("payment", &received[..1]);
+    world.give_back(&received[2..3]);
+    let again = world.received(consumer);
+    assert_eq!(seqs(&again), [3, 4], "the later one of the key is taken back with it");
+    assert_eq!((again[0].attempt, again[1].attempt), (1, 1));
+    let run = world.stats("payment").run;
+    assert_eq!((run.returned, run.revoked), (1, 1));
+}
+
+#[test]
 fn a_lease_of_an_earlier_run_acks_nothing_in_order() {
     let mut world = world(Limits::default());
     keys(&mut world, &[1]);

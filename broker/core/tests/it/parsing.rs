@@ -84,7 +84,7 @@ fn times_to_keep_and_to_expire_have_their_ranges() {
         match Expiration::from_ms(ms) {
             Ok(expiration) => assert!(fits && expiration.ms() == ms),
             Err(error) => {
-                assert!(!fits && matches!(error, Error::InvalidArgument { field: "expiration_policy.ttl", .. }))
+                assert!(!fits && matches!(error, Error::InvalidArgument { field: "expiration_policy.ttl", .. }));
             }
         }
     }

@@ -284,6 +284,37 @@ fn a_suspect_is_a_suspect_after_a_restart() {
 }
 
 #[test]
+fn a_suspect_of_an_earlier_run_that_has_waited_long_enough_is_not_forgotten() {
+    let mut world = world(false);
+    world.publish("orders", &[plain(10)]).unwrap();
+    lose(&mut world, LOSSES_MAX);
+    let consumer = world.attach("payment", stream(0));
+    world.advance_ms(TRIAL_AFTER_MS);
+    assert_eq!(seqs(&world.received(consumer)), [1]);
+    world.detach(consumer, Detach::ConnectionLost);
+    world.crash();
+    world.advance_ms(SUSPECT_BACKOFF_MS_MAX);
+    let consumer = world.attach("payment", stream(0));
+    assert!(world.received(consumer).is_empty());
+    world.advance_ms(TRIAL_AFTER_MS);
+    assert_eq!(seqs(&world.received(consumer)), [1]);
+}
+
+#[test]
+fn a_suspect_that_is_given_back_unseen_stays_a_suspect_and_is_not_blamed() {
+    let mut world = world(false);
+    world.publish("orders", &[plain(10)]).unwrap();
+    lose(&mut world, LOSSES_MAX);
+    let consumer = world.attach("payment", stream(0));
+    world.advance_ms(TRIAL_AFTER_MS);
+    let received = world.received(consumer);
+    world.detach(consumer, Detach::Graceful);
+    world.give_back(&received);
+    let stats = world.stats("payment");
+    assert_eq!((stats.suspect_messages, stats.totals.lost), (1, 0));
+}
+
+#[test]
 fn a_pull_takes_a_suspect_alone_and_when_there_is_nothing_else() {
     let mut world = world(false);
     world.publish("orders", &[plain(10); 2]).unwrap();

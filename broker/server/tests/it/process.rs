@@ -15,6 +15,8 @@ use crate::harness::{Client, PATIENCE, SUBSCRIPTION, TOPIC, texts};
 pub(crate) struct BrokerProcess {
     child: Child,
     pub(crate) address: SocketAddr,
+    /// The lines of its log; they end when the process does.
+    log: mpsc::Receiver<String>,
 }
 
 pub(crate) fn broker(arguments: &[&str]) -> Command {
@@ -38,9 +40,15 @@ impl BrokerProcess {
     pub(crate) fn start_with(dir: &Path, listen: &str, more: &[&str]) -> Self {
         let mut arguments = vec!["serve", "--listen", listen, "--data-dir", dir.to_str().unwrap()];
         arguments.extend(more);
-        let mut child = broker(&arguments).spawn().unwrap();
+        Self::spawn(broker(&arguments))
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (found, address) = mpsc::channel();
+        let (log_line, log) = mpsc::channel();
         // Reads on, so that the broker never waits for somebody to read its log.
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
@@ -48,10 +56,11 @@ impl BrokerProcess {
                 if let Some((_, address)) = line.split_once("The broker serves. address=") {
                     found.send(address.trim().parse().unwrap()).ok();
                 }
+                log_line.send(line).ok();
             }
         });
         let address = address.recv_timeout(PATIENCE).expect("the broker serves");
-        Self { child, address }
+        Self { child, address, log }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -106,7 +115,7 @@ async fn a_second_broker_on_the_same_directory_is_refused_and_the_first_goes_on(
     let first = BrokerProcess::start(dir.path(), "127.0.0.1:0");
     let (second, errors) = output(&["serve", "--listen", "127.0.0.1:0", "--data-dir", dir.path().to_str().unwrap()]);
     assert!(!second.status.success());
-    assert!(errors.contains("broker: ") && errors.contains("LOCK") || errors.contains("lock"), "{errors}");
+    assert!(errors.contains("BROKER_DATA_DIR) is in use by another broker"), "{errors}");
     Client::connect(&first.url()).await.create_topic(TOPIC).await;
 }
 
@@ -192,13 +201,14 @@ async fn space_is_given_back_also_when_one_message_is_never_acked() {
         let received = client.pull_all(20).await;
         client.ack(crate::harness::ack_ids(&received)).await.unwrap();
     }
-    // 2 MB went through; what stays is a few segments.
+    // 2 MB went through; what stays is a few segments, and the one in which the message was published is not among them.
     let journal_bytes = || async {
         let request = orderflow_proto::orderflow::broker::v1::GetStatsRequest {};
         client.inspector.clone().get_stats(request).await.unwrap().into_inner().journal_bytes
     };
+    let first_segment = dir.path().join("segment-00000000000000000001.log");
     let begun = Instant::now();
-    while journal_bytes().await > 500_000 {
+    while journal_bytes().await > 500_000 || first_segment.exists() {
         assert!(begun.elapsed() < PATIENCE, "{} bytes stay", journal_bytes().await);
         // Checkpoints come with traffic.
         client.publish_texts(&[text.as_str(); 20]).await;
@@ -211,4 +221,37 @@ async fn space_is_given_back_also_when_one_message_is_never_acked() {
     let received = client.pull_all(1).await;
     assert_eq!(texts(&received), ["stuck"]);
     assert_eq!(received[0].message.as_ref().unwrap().message_id, stuck[0].message.as_ref().unwrap().message_id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_write_ends_the_process_with_the_reason_and_loses_nothing_that_was_confirmed() {
+    let dir = TempDir::new().unwrap();
+    // The shell forbids files beyond 64 blocks of 512 bytes, and lets a write there fail instead of kill.
+    let script = "trap '' XFSZ; ulimit -f 64; exec \"$0\" serve --listen 127.0.0.1:0 --data-dir \"$1\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_broker"), dir.path().to_str().unwrap()]);
+    let mut broker = BrokerProcess::spawn(command);
+    let client = Client::connect(&broker.url()).await;
+    client.create_topic(TOPIC).await;
+    client.create_subscription(SUBSCRIPTION, TOPIC).await;
+    let text = |number: usize| format!("{number}-{}", "x".repeat(1_000));
+    let mut confirmed = Vec::new();
+    let refusal = loop {
+        let sent = text(confirmed.len());
+        match client.publish(vec![crate::harness::message(&sent)]).await {
+            Ok(_) => confirmed.push(sent),
+            Err(status) => break status,
+        }
+        assert!(confirmed.len() < 1_000, "no write fails");
+    };
+    assert!(confirmed.len() > 10, "{refusal}");
+    let status = broker.child.wait().unwrap();
+    assert_eq!(status.code(), Some(1));
+    let log = broker.log.iter().collect::<Vec<_>>().join("\n");
+    assert!(log.contains("broker: the journal failed"), "{log}");
+
+    let broker = BrokerProcess::start(dir.path(), "127.0.0.1:0");
+    let client = Client::connect(&broker.url()).await;
+    let received = texts(&client.pull_all(confirmed.len()).await);
+    assert_eq!(received[..confirmed.len()], confirmed);
 }

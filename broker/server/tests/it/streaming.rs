@@ -328,3 +328,88 @@ async fn a_stop_ends_streams_and_waiting_pulls_with_unavailable_well_within_the_
     assert_eq!(responses.message().await.unwrap_err().code(), Code::Unavailable);
     tokio::time::timeout(Duration::from_secs(9), broker.stopped()).await.expect("nothing is cut off");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cancelled_stream_was_never_sent_goes_to_others_at_once_and_counts_no_attempt() {
+    let broker = TestBroker::start().await;
+    let client = broker.client().await;
+    client.create_topic(TOPIC).await;
+    client
+        .create(pb::Subscription {
+            name: SUBSCRIPTION.to_owned(),
+            topic: TOPIC.to_owned(),
+            ack_deadline_seconds: 600,
+            dead_letter_policy: Some(pb::DeadLetterPolicy {
+                dead_letter_topic: TOPIC.to_owned(),
+                max_delivery_attempts: 5,
+            }),
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    // Nobody reads this stream, and its connection outlives it.
+    let first = pb::StreamingPullRequest { stream_ack_deadline_seconds: 600, ..first_request() };
+    let unread = client.open(first).await;
+    let big = "x".repeat(100_000);
+    for _ in 0..20 {
+        client.publish(vec![message(&big); 10]).await.unwrap();
+    }
+    client.until(SUBSCRIPTION, |stats| stats.outstanding_messages == 200).await;
+    drop(unread);
+    client.until(SUBSCRIPTION, |stats| stats.consumers == 0 && stats.outstanding_messages < 50).await;
+    let mut stream = client.stream().await;
+    let received = stream.take(150).await;
+    assert!(received.iter().all(|message| message.delivery_attempt == 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_wait_for_a_slow_reader_do_not_count_as_failed() {
+    let broker = TestBroker::start().await;
+    let client = broker.client().await;
+    client.create_topic(TOPIC).await;
+    client
+        .create(pb::Subscription {
+            name: SUBSCRIPTION.to_owned(),
+            topic: TOPIC.to_owned(),
+            dead_letter_policy: Some(pb::DeadLetterPolicy {
+                dead_letter_topic: TOPIC.to_owned(),
+                max_delivery_attempts: 5,
+            }),
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    let slow = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let url = broker.url.clone();
+    let stream = slow.spawn(async move { Client::connect(&url).await.stream().await }).await.unwrap();
+    let big = "x".repeat(100_000);
+    for _ in 0..20 {
+        client.publish(vec![message(&big); 10]).await.unwrap();
+    }
+    client.until(SUBSCRIPTION, |stats| stats.outstanding_messages == 200).await;
+
+    // A lease of 15 s is the clock: when it has ended, the slow one's leases of 10 s would have ended too.
+    const CLOCK: &str = "projects/p/subscriptions/clock";
+    client
+        .create(pb::Subscription {
+            name: CLOCK.to_owned(),
+            topic: TOPIC.to_owned(),
+            ack_deadline_seconds: 15,
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    client.publish_texts(&["tick"]).await;
+    for _ in 0..2 {
+        let request = pb::PullRequest { subscription: CLOCK.to_owned(), max_messages: 1, ..Default::default() };
+        let ticks = client.subscriber.clone().pull(request).await.unwrap().into_inner().received_messages;
+        assert_eq!(texts(&ticks), ["tick"]);
+    }
+    slow.shutdown_background();
+    drop(stream);
+    let mut stream = client.stream().await;
+    let received = stream.take(201).await;
+    let unharmed = received.iter().filter(|message| message.delivery_attempt == 1).count();
+    // What was on its way through the connection can't be told from what the consumer holds.
+    assert!(unharmed > 150, "{unharmed} of 201 have no failed attempt");
+}

@@ -321,8 +321,8 @@ impl Judge<'_> {
         }
     }
 
-    /// A message that fails takes the later ones of its key back, without a failed attempt.
-    fn revoke_later(&mut self, id: SubscriptionId, seq: Seq) {
+    /// A message that comes back takes the later ones of its key with it, without a failed attempt.
+    pub(crate) fn revoke_later(&mut self, id: SubscriptionId, seq: Seq) {
         let Some(key) = self.key(id, seq) else { return };
         let later: Vec<Seq> = self
             .run

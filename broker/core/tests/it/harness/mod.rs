@@ -291,6 +291,21 @@ impl World {
         self.call(cause, &[], |broker, now, out| broker.handle_modify(&name, &refs, deadline_ms, now, out))
     }
 
+    /// Gives back what never reached its consumer.
+    pub(crate) fn give_back(&mut self, received: &[Received]) {
+        let refs: Vec<AckRef> = received.iter().map(Received::ack_ref).collect();
+        let World { model, run, limits, now, .. } = self;
+        let mut judge = Judge { model, run, metas: &self.metas, limits, now: *now };
+        for lease in &refs {
+            let place = (lease.subscription, lease.seq);
+            if judge.run.leases.get(&place).is_some_and(|held| held.id == lease.lease) {
+                judge.run.leases.remove(&place);
+                judge.revoke_later(lease.subscription, lease.seq);
+            }
+        }
+        self.call(Cause::Other, &[], |broker, now, out| broker.handle_give_back(&refs, now, out));
+    }
+
     /// Turns the clock and lets the broker do what is due.
     pub(crate) fn advance_ms(&mut self, ms: u64) {
         self.now = self.now.plus_ms(ms);

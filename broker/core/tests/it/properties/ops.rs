@@ -32,6 +32,9 @@ pub(super) enum Op {
     Nack {
         picks: Vec<usize>,
     },
+    GiveBack {
+        picks: Vec<usize>,
+    },
     NackAll {
         subscription: usize,
     },
@@ -134,6 +137,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         1 => (0..9_usize, 10_000..40_000_u32).prop_map(|(consumer, ms)| Op::ConsumerDeadline { consumer, ms }),
         14 => picks().prop_map(|picks| Op::Ack { picks }),
         12 => picks().prop_map(|picks| Op::Nack { picks }),
+        4 => picks().prop_map(|picks| Op::GiveBack { picks }),
         9 => subscription.clone().prop_map(|subscription| Op::NackAll { subscription }),
         6 => subscription.clone().prop_map(|subscription| Op::WearOut { subscription }),
         3 => (picks(), 1..30_000_u32).prop_map(|(picks, ms)| Op::Extend { picks, ms }),
@@ -208,6 +212,11 @@ pub(super) fn step(world: &mut World, op: &Op) {
         Op::Nack { picks } => {
             if let Some((name, received)) = pick(world, picks) {
                 world.nack(&name, &received);
+            }
+        }
+        Op::GiveBack { picks } => {
+            if let Some((_, received)) = pick(world, picks) {
+                world.give_back(&received);
             }
         }
         Op::NackAll { subscription } => nack_all(world, *subscription),

@@ -32,6 +32,9 @@ pub(crate) enum Failure {
     /// The directory can't be used.
     #[error("data directory `{}` (--data-dir, BROKER_DATA_DIR) can't be used: {source}", dir.display())]
     Directory { dir: PathBuf, source: io::Error },
+    /// Another broker works on the directory.
+    #[error("data directory `{}` (--data-dir, BROKER_DATA_DIR) is in use by another broker", dir.display())]
+    Locked { dir: PathBuf },
     /// The writer can't have its thread.
     #[error("no thread for the writer: {0}")]
     Thread(io::Error),

@@ -16,8 +16,9 @@ use super::task::Event;
 use super::{Embedded, ack_id, message_id};
 use crate::engine::{Ending, Error, Lease, LeaseControl, Leases};
 
-/// One response carries no more bytes than this, unless a single message does.
-const RESPONSE_BYTES_MAX: u64 = 1 << 20;
+/// One response carries no more bytes than this, unless a single message does. Clients take 4 MiB by default; smaller
+/// ones leave less on the way to a slow reader, where leases are not kept up.
+const RESPONSE_BYTES_MAX: u64 = 256 << 10;
 /// One response carries no more messages than this.
 const RESPONSE_MESSAGES_MAX: usize = 1_000;
 /// Batches that are read ahead of the reader.
@@ -40,7 +41,7 @@ pub(crate) struct EmbeddedLeases {
     ordered: bool,
     exactly_once: Arc<AtomicBool>,
     control: EmbeddedControl,
-    _attachment: Attachment,
+    attachment: Attachment,
 }
 
 /// Changes a stream of leases.
@@ -81,13 +82,9 @@ impl EmbeddedLeases {
             EmbeddedControl { engine: engine.clone(), consumer: attachment.consumer, deadline_ms: deadline_ms.clone() };
         let shows_attempts = attached.shows_attempts;
         let pump = Pump { engine, subscription, shows_attempts, deadline_ms, queue: VecDeque::new() };
-        tokio::spawn(async move {
-            if let Err(error) = pump.run(events, &output).await {
-                output.send(Err(error)).await.ok();
-            }
-        });
+        tokio::spawn(pump.run(events, output));
         let exactly_once = attached.exactly_once.clone();
-        Self { batches, ordered: attached.ordered, exactly_once, control, _attachment: attachment }
+        Self { batches, ordered: attached.ordered, exactly_once, control, attachment }
     }
 }
 
@@ -110,11 +107,19 @@ impl Leases for EmbeddedLeases {
         self.control.clone()
     }
 
-    fn end(mut self, ending: Ending) {
-        self._attachment.detach = match ending {
+    fn end(self, ending: Ending) {
+        let Self { mut batches, control, mut attachment, .. } = self;
+        attachment.detach = match ending {
             Ending::Graceful => Detach::Graceful,
             Ending::ConnectionLost => Detach::ConnectionLost,
         };
+        // Detached first, so that what is given back goes to others.
+        drop(attachment);
+        batches.close();
+        while let Ok(batch) = batches.try_recv() {
+            let ack_ids = batch.iter().flatten().map(|lease| &lease.ack_id);
+            control.engine.give_back(ack_ids.filter_map(|id| ack_id::decode(id).ok()).collect());
+        }
     }
 }
 
@@ -140,6 +145,12 @@ struct Unsent {
     since: Instant,
 }
 
+impl Unsent {
+    fn reference(&self) -> AckRef {
+        AckRef { subscription: self.subscription, seq: self.delivery.seq, lease: self.delivery.lease }
+    }
+}
+
 /// Sits between the engine task, which never waits, and a reader that may be slow. What waits here is bounded by the
 /// consumer's credit, and is a few words for each message: bodies are read only when there is room for them.
 struct Pump {
@@ -151,9 +162,21 @@ struct Pump {
 }
 
 impl Pump {
-    async fn run(
-        mut self,
-        mut events: UnboundedReceiver<Event>,
+    async fn run(mut self, mut events: UnboundedReceiver<Event>, output: Sender<Result<Vec<Lease>, Error>>) {
+        if let Err(error) = self.pass_on(&mut events, &output).await {
+            output.send(Err(error)).await.ok();
+        }
+        drop(output);
+        // The consumer is detached when its stream has ended, and no delivery comes after that.
+        while let Some(event) = events.recv().await {
+            self.take_in(event).ok();
+        }
+        self.engine.give_back(self.queue.iter().map(Unsent::reference).collect());
+    }
+
+    async fn pass_on(
+        &mut self,
+        events: &mut UnboundedReceiver<Event>,
         output: &Sender<Result<Vec<Lease>, Error>>,
     ) -> Result<(), Error> {
         let mut period = self.hold_period();
@@ -162,19 +185,17 @@ impl Pump {
         loop {
             tokio::select! {
                 event = events.recv() => match event {
-                    Some(Event::Delivered { subscription, topic, messages }) => {
-                        let since = Instant::now();
-                        let unsent = |delivery| Unsent { subscription, topic, delivery, since };
-                        self.queue.extend(messages.into_iter().map(unsent));
-                    }
-                    Some(Event::Closed(reason)) => return Err(closed(self.subscription, reason)),
+                    Some(event) => self.take_in(event)?,
                     None => return Ok(()),
                 },
                 permit = output.reserve(), if !self.queue.is_empty() => {
                     let Ok(permit) = permit else { return Ok(()) };
                     let batch = self.take();
+                    let refs = batch.iter().map(|(reference, _, _)| *reference).collect();
                     let leases = self.engine.leases(batch, self.shows_attempts).await?;
-                    if !leases.is_empty() {
+                    if output.is_closed() {
+                        self.engine.give_back(refs);
+                    } else if !leases.is_empty() {
                         permit.send(Ok(leases));
                     }
                 }
@@ -192,17 +213,29 @@ impl Pump {
         }
     }
 
+    fn take_in(&mut self, event: Event) -> Result<(), Error> {
+        match event {
+            Event::Delivered { subscription, topic, messages } => {
+                let since = Instant::now();
+                let unsent = |delivery| Unsent { subscription, topic, delivery, since };
+                self.queue.extend(messages.into_iter().map(unsent));
+                Ok(())
+            }
+            Event::Closed(reason) => Err(closed(self.subscription.clone(), reason)),
+        }
+    }
+
     /// As much as goes into one response, all from one topic.
     fn take(&mut self) -> Vec<(AckRef, TopicId, Delivery)> {
         let mut bytes = 0;
         let mut batch = Vec::new();
-        while let Some(Unsent { subscription, topic, delivery, .. }) = self.queue.front().copied() {
-            bytes += u64::from(delivery.bytes);
+        while let Some(unsent) = self.queue.front().copied() {
+            bytes += u64::from(unsent.delivery.bytes);
             if !batch.is_empty() && (bytes > RESPONSE_BYTES_MAX || batch.len() == RESPONSE_MESSAGES_MAX) {
                 break;
             }
             self.queue.pop_front();
-            batch.push((AckRef { subscription, seq: delivery.seq, lease: delivery.lease }, topic, delivery));
+            batch.push((unsent.reference(), unsent.topic, unsent.delivery));
         }
         batch
     }
@@ -212,12 +245,7 @@ impl Pump {
     async fn keep_up(&mut self) -> Result<(), Error> {
         let now = Instant::now();
         self.queue.retain(|unsent| now.duration_since(unsent.since) < UNSENT_HOLD_MAX);
-        let reference = |unsent: &Unsent| AckRef {
-            subscription: unsent.subscription,
-            seq: unsent.delivery.seq,
-            lease: unsent.delivery.lease,
-        };
-        let refs: Vec<AckRef> = self.queue.iter().map(reference).collect();
+        let refs: Vec<AckRef> = self.queue.iter().map(Unsent::reference).collect();
         let deadline_ms = self.deadline_ms.load(Ordering::Relaxed);
         let (_, outcomes) = self.engine.modify(self.subscription.clone(), vec![(deadline_ms, refs)]).await?;
         let mut outcomes = outcomes.into_iter();

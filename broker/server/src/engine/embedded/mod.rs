@@ -121,6 +121,18 @@ impl Embedded {
         self.signal.send(Signal::Command(command)).ok();
     }
 
+    /// Gives back messages that never left the broker, so that they count no attempt.
+    fn give_back(&self, refs: Vec<AckRef>) {
+        if refs.is_empty() {
+            return;
+        }
+        let command = Command::internal(Vec::new(), move |state| {
+            state.core.handle_give_back(&refs, state.now, &mut state.out);
+        });
+        // An engine that has ended has no leases.
+        self.signal.send(Signal::Command(command)).ok();
+    }
+
     /// Moves deadlines; the outcomes stand in the order of the leases, group by group. Tells as well whether the
     /// subscription delivers exactly once.
     async fn modify(
@@ -441,4 +453,100 @@ fn command<T: Send + 'static, E: Send + 'static>(
 
 fn message_id(topic: TopicId, seq: Seq) -> MessageId {
     MessageId(((u64::from(topic.0) << MESSAGE_ID_SEQ_BITS) | seq.0).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    async fn engine(dir: &TempDir) -> Running {
+        let dir = dir.path().to_owned();
+        let running = open(Options { dir, checkpoint_bytes: 1 << 20, segment_bytes: 1 << 20 }).await.unwrap();
+        let name = topic();
+        running.engine.create_topic(TopicConfig { name, labels: broker_core::Labels::default() }).await.unwrap();
+        running
+    }
+
+    fn topic() -> TopicName {
+        "projects/p/topics/orders".parse().unwrap()
+    }
+
+    fn message() -> Vec<Message> {
+        vec![Message { data: Bytes::from_static(b"data"), ..Default::default() }]
+    }
+
+    #[tokio::test]
+    async fn a_publish_is_refused_while_too_many_bytes_wait() {
+        let dir = TempDir::new().unwrap();
+        let running = engine(&dir).await;
+        let all = u32::try_from(QUEUE_BYTES_MAX).unwrap();
+        let taken = Arc::clone(&running.engine.queue_bytes).acquire_many_owned(all).await.unwrap();
+        let refused = running.engine.publish(topic(), message()).await;
+        assert!(matches!(refused, Err(Error::Busy(_))), "{refused:?}");
+        drop(taken);
+        running.engine.publish(topic(), message()).await.unwrap();
+        assert_eq!(running.engine.queue_bytes.available_permits(), QUEUE_BYTES_MAX, "what was taken comes back");
+        running.close().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_publish_is_refused_while_too_many_commands_wait_and_an_ack_waits_with_them() {
+        let dir = TempDir::new().unwrap();
+        let running = engine(&dir).await;
+        let engine = running.engine.clone();
+        let (go_on, blocked) = std::sync::mpsc::channel::<()>();
+        let (reached, blocking) = oneshot::channel();
+        let block = engine.clone();
+        let blocker = tokio::spawn(async move {
+            let block = block.ask(move |_| {
+                reached.send(()).ok();
+                blocked.recv().ok();
+                Ok(())
+            });
+            block.await
+        });
+        blocking.await.unwrap();
+        let mut waiting = Vec::new();
+        for _ in 0..QUEUE_COMMANDS_MAX {
+            let (command, answer) = command(Vec::new(), |_| Ok(()));
+            engine.commands.try_send(command).map_err(|_| "the queue is full too early").unwrap();
+            waiting.push(answer);
+        }
+        let refused = engine.publish(topic(), message()).await;
+        assert!(matches!(refused, Err(Error::Busy(_))), "{refused:?}");
+        let subscription: SubscriptionName = "projects/p/subscriptions/none".parse().unwrap();
+        let ack = tokio::spawn({
+            let engine = engine.clone();
+            async move { engine.acknowledge(subscription, Vec::new()).await }
+        });
+        go_on.send(()).unwrap();
+        for answer in waiting {
+            answer.await.unwrap().unwrap();
+        }
+        let answered = ack.await.unwrap();
+        assert!(matches!(answered, Err(Error::Refused(broker_core::Error::SubscriptionNotFound(_)))), "{answered:?}");
+        blocker.await.unwrap().unwrap();
+        running.close().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_waits_when_the_engine_stops_is_answered_and_durable_and_what_comes_later_is_refused() {
+        let dir = TempDir::new().unwrap();
+        let running = engine(&dir).await;
+        let engine = running.engine.clone();
+        // On one thread the engine task gets its turn only after both are in the queue.
+        let (published, closed) = tokio::join!(engine.publish(topic(), message()), running.close());
+        closed.unwrap();
+        published.unwrap();
+        let refused = engine.publish(topic(), message()).await;
+        assert!(matches!(refused, Err(Error::Unavailable)), "{refused:?}");
+        drop(engine);
+        let again = open(Options { dir: dir.path().to_owned(), checkpoint_bytes: 1 << 20, segment_bytes: 1 << 20 });
+        let again = again.await.unwrap();
+        let ids = again.engine.publish(topic(), message()).await.unwrap();
+        assert_eq!(ids, [message_id(TopicId(1), Seq(2))]);
+        again.close().await.unwrap();
+    }
 }

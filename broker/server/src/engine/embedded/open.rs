@@ -64,9 +64,12 @@ pub(super) async fn open_at(options: Options, clock: Clock) -> Result<Running, F
 
 fn recover(dir: PathBuf, segment_bytes: u64) -> Result<(Journal, Recovery), Failure> {
     let begun = Instant::now();
-    let disk = OsDisk::new(&dir).map_err(|source| Failure::Directory { dir, source })?;
+    let disk = OsDisk::new(&dir).map_err(|source| Failure::Directory { dir: dir.clone(), source })?;
     let config = broker_log::Config { segment_bytes_max: segment_bytes, ..Default::default() };
-    let (journal, recovered) = Journal::open(disk, config)?;
+    let (journal, recovered) = Journal::open(disk, config).map_err(|error| match error {
+        broker_log::Error::Locked => Failure::Locked { dir },
+        other => Failure::Journal(other),
+    })?;
     if let Some(cut) = &recovered.cut {
         let broker_log::Cut { file, offset, bytes } = cut;
         tracing::warn!(file, offset, bytes, "Cut a torn tail: bytes that were written and never confirmed.");
@@ -91,8 +94,8 @@ fn recover(dir: PathBuf, segment_bytes: u64) -> Result<(Journal, Recovery), Fail
         }
         Ok::<_, Failure>(())
     })?;
-    let (journal_bytes, took) = (journal.bytes_on_disk(), begun.elapsed());
-    tracing::info!(journal_bytes, records, took_ms = took.as_millis(), "Recovered the journal.");
+    let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(journal_bytes = journal.bytes_on_disk(), records, took_ms, "Recovered the journal.");
     Ok((journal, recovery))
 }
 
