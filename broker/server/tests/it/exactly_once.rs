@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::time::Instant;
 
 use orderflow_proto::google::pubsub::v1 as pb;
 use prost_types::FieldMask;
@@ -31,7 +32,9 @@ async fn response(
     stream: &mut Stream,
     holds: impl Fn(&pb::StreamingPullResponse) -> bool,
 ) -> pb::StreamingPullResponse {
+    let begun = Instant::now();
     loop {
+        assert!(begun.elapsed() < PATIENCE, "other responses come, and not the one that is waited for");
         let response = tokio::time::timeout(PATIENCE, stream.responses.message()).await.expect("a response comes");
         let response = response.unwrap().expect("the stream goes on");
         let properties = response.subscription_properties.expect("every response tells the properties");
