@@ -465,7 +465,7 @@ mod tests {
         let dir = dir.path().to_owned();
         let running = open(Options { dir, checkpoint_bytes: 1 << 20, segment_bytes: 1 << 20 }).await.unwrap();
         let name = topic();
-        running.engine.create_topic(TopicConfig { name, labels: broker_core::Labels::default() }).await.unwrap();
+        running.engine.create_topic(TopicConfig::new(name)).await.unwrap();
         running
     }
 
@@ -503,14 +503,14 @@ mod tests {
             let block = block.ask(move |_| {
                 reached.send(()).ok();
                 blocked.recv().ok();
-                Ok(())
+                Ok::<_, Error>(())
             });
             block.await
         });
         blocking.await.unwrap();
         let mut waiting = Vec::new();
         for _ in 0..QUEUE_COMMANDS_MAX {
-            let (command, answer) = command(Vec::new(), |_| Ok(()));
+            let (command, answer) = command(Vec::new(), |_| Ok::<_, Error>(()));
             engine.commands.try_send(command).map_err(|_| "the queue is full too early").unwrap();
             waiting.push(answer);
         }
