@@ -95,6 +95,44 @@ impl AckedSet {
         fresh
     }
 
+    /// Settles a range, whatever of it was settled before; gives how many messages were not.
+    pub(crate) fn cover(&mut self, range: SeqRange) -> u64 {
+        let first = range.first.max(self.floor.next());
+        if first > range.last {
+            return 0;
+        }
+        if first > self.floor.next() {
+            return self.above.insert_range(first.0..=range.last.0);
+        }
+        let fresh = range.last.0 - self.floor.0 - self.above.remove_range(..=range.last.0);
+        self.floor = range.last;
+        self.raise_floor();
+        fresh
+    }
+
+    /// Settles everything up to `to`; gives how many messages were not.
+    pub(crate) fn raise(&mut self, to: Seq) -> u64 {
+        self.cover(SeqRange { first: Seq(1), last: to })
+    }
+
+    /// Settles what is settled in `other`, as far as `to`.
+    pub(crate) fn absorb(&mut self, other: &AckedSet, to: Seq) {
+        self.raise(other.floor.min(to));
+        let mut above = other.above.clone();
+        above.remove_range(to.0 + 1..);
+        self.above |= above;
+        self.raise_floor();
+    }
+
+    /// Keeps as settled only what is settled in `other` too.
+    pub(crate) fn restrict(&mut self, other: &AckedSet) {
+        let (low, high) = if self.floor <= other.floor { (&*self, other) } else { (other, &*self) };
+        let mut above = low.above.clone();
+        above.remove_range(high.floor.0 + 1..);
+        above |= &low.above & &high.above;
+        *self = AckedSet { floor: low.floor, above };
+    }
+
     fn raise_floor(&mut self) {
         let floor = self.next_unsettled(self.floor.next()).0 - 1;
         self.above.remove_range(..=floor);
@@ -104,6 +142,8 @@ impl AckedSet {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn range(first: u64, last: u64) -> SeqRange {
@@ -119,6 +159,48 @@ mod tests {
         assert_eq!((acked.floor(), acked.above_count()), (Seq(10), 4_989));
         assert!(acked.insert(range(11, 11)));
         assert_eq!((acked.floor(), acked.above_count()), (Seq(5_000), 0));
+    }
+
+    /// A set of what `seqs` holds, and the same in the plainest of sets.
+    fn random(rng: &mut fastrand::Rng) -> (AckedSet, BTreeSet<u64>) {
+        let floor = rng.u64(0..20);
+        let mut acked = AckedSet::new(Seq(floor));
+        let mut plain: BTreeSet<u64> = (1..=floor).collect();
+        for _ in 0..rng.u64(0..8) {
+            let first = rng.u64(1..60);
+            let last = first + rng.u64(0..6);
+            let fresh = (first..=last).filter(|seq| plain.insert(*seq)).count();
+            assert_eq!(acked.cover(range(first, last)), fresh as u64);
+        }
+        (acked, plain)
+    }
+
+    fn check(acked: &AckedSet, plain: &BTreeSet<u64>) {
+        for seq in 1..90 {
+            assert_eq!(acked.contains(Seq(seq)), plain.contains(&seq), "{seq} of {acked:?}");
+        }
+        assert_eq!(AckedSet::from_parts(acked.floor(), &acked.above_to_bytes()).as_ref(), Ok(acked), "the floor is up");
+    }
+
+    #[test]
+    fn sets_combine_like_plain_ones() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        for _ in 0..2_000 {
+            let ((mut acked, mut plain), (other, other_plain)) = (random(&mut rng), random(&mut rng));
+            check(&acked, &plain);
+            let to = rng.u64(0..70);
+            if rng.bool() {
+                acked.absorb(&other, Seq(to));
+                plain.extend(other_plain.range(..=to));
+            } else {
+                acked.restrict(&other);
+                plain.retain(|seq| other_plain.contains(seq));
+            }
+            check(&acked, &plain);
+            let fresh = (1..=to).filter(|seq| plain.insert(*seq)).count();
+            assert_eq!(acked.raise(Seq(to)), fresh as u64);
+            check(&acked, &plain);
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::Error;
+use crate::filter::Filter;
 use crate::names::{SubscriptionName, TopicName};
 
 /// The shortest ack deadline of a subscription or stream, in milliseconds.
@@ -17,10 +18,22 @@ pub const BACKOFF_MS_MAX: u32 = 600_000;
 pub const ATTEMPTS_MIN: u32 = 5;
 /// The most failed attempts after which a message goes to the dead-letter topic.
 pub const ATTEMPTS_MAX: u32 = 100;
+/// The shortest time for which messages can be kept, in milliseconds: 10 minutes.
+pub const RETENTION_MS_MIN: u64 = 10 * 60 * 1_000;
+/// The longest time for which messages can be kept, in milliseconds: 31 days.
+pub const RETENTION_MS_MAX: u64 = 31 * DAY_MS;
+/// How long a subscription keeps messages that says nothing else, in milliseconds: 7 days.
+pub const RETENTION_MS_DEFAULT: u64 = 7 * DAY_MS;
+/// The shortest time without activity after which a subscription can be deleted, in milliseconds: a day.
+pub const EXPIRATION_MS_MIN: u64 = DAY_MS;
+/// The time without activity after which a subscription is deleted that says nothing else, in milliseconds: 31 days.
+pub const EXPIRATION_MS_DEFAULT: u64 = 31 * DAY_MS;
 /// The most labels on one resource.
 pub const LABELS_MAX: usize = 64;
 /// The longest key or value of a label, in characters.
 pub const LABEL_CHARS_MAX: usize = 63;
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// A topic as it was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +42,16 @@ pub struct TopicConfig {
     pub name: TopicName,
     /// What its owner noted on it.
     pub labels: Labels,
+    /// For how long it keeps every message, so that any subscription can go back to it; none keeps only what a
+    /// subscription or a snapshot needs.
+    pub retention: Option<Retention>,
+}
+
+impl TopicConfig {
+    /// A topic with every setting at its default.
+    pub fn new(name: TopicName) -> Self {
+        TopicConfig { name, labels: Labels::default(), retention: None }
+    }
 }
 
 /// A subscription as it was asked for.
@@ -48,6 +71,16 @@ pub struct SubscriptionConfig {
     pub retry: Option<RetryPolicy>,
     /// Where a message goes that keeps failing; without a policy it is tried for ever.
     pub dead_letter: Option<DeadLetterPolicy>,
+    /// Which messages it sees; none sees all. Never changes.
+    pub filter: Option<Filter>,
+    /// Whether it can go back to messages that it has acked.
+    pub retain_acked: bool,
+    /// For how long it keeps messages: those that nobody acks, and with `retain_acked` also those that were.
+    pub retention: Retention,
+    /// Whether only the lease that stands can ack a message.
+    pub exactly_once: bool,
+    /// After how long without activity it is deleted; none is never.
+    pub expiration: Option<Expiration>,
 }
 
 impl SubscriptionConfig {
@@ -61,6 +94,11 @@ impl SubscriptionConfig {
             ordering: false,
             retry: None,
             dead_letter: None,
+            filter: None,
+            retain_acked: false,
+            retention: Retention::default(),
+            exactly_once: false,
+            expiration: Some(Expiration::default()),
         }
     }
 }
@@ -88,6 +126,58 @@ impl AckDeadline {
 impl Default for AckDeadline {
     fn default() -> Self {
         AckDeadline(ACK_DEADLINE_MS_DEFAULT)
+    }
+}
+
+/// For how long messages are kept: 10 minutes to 31 days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Retention(u64);
+
+impl Retention {
+    /// A time in milliseconds, refused outside of [`RETENTION_MS_MIN`] to [`RETENTION_MS_MAX`].
+    pub fn from_ms(ms: u64) -> Result<Self, Error> {
+        if !(RETENTION_MS_MIN..=RETENTION_MS_MAX).contains(&ms) {
+            let why = format!("{ms} ms is not within {RETENTION_MS_MIN} to {RETENTION_MS_MAX} ms");
+            return Err(Error::InvalidArgument { field: "message_retention_duration", why });
+        }
+        Ok(Retention(ms))
+    }
+
+    /// The time in milliseconds.
+    pub fn ms(self) -> u64 {
+        self.0
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention(RETENTION_MS_DEFAULT)
+    }
+}
+
+/// After how long without activity a subscription is deleted: a day or more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Expiration(u64);
+
+impl Expiration {
+    /// A time in milliseconds, refused below [`EXPIRATION_MS_MIN`].
+    pub fn from_ms(ms: u64) -> Result<Self, Error> {
+        if ms < EXPIRATION_MS_MIN {
+            let why = format!("{ms} ms is less than {EXPIRATION_MS_MIN} ms");
+            return Err(Error::InvalidArgument { field: "expiration_policy.ttl", why });
+        }
+        Ok(Expiration(ms))
+    }
+
+    /// The time in milliseconds.
+    pub fn ms(self) -> u64 {
+        self.0
+    }
+}
+
+impl Default for Expiration {
+    fn default() -> Self {
+        Expiration(EXPIRATION_MS_DEFAULT)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What can go wrong.
 
 use crate::ids::{ConsumerId, Seq, SubscriptionId, TopicId};
-use crate::names::{NameError, SubscriptionName, TopicName};
+use crate::names::{NameError, SnapshotName, SubscriptionName, TopicName};
 
 /// Why a call was refused. A refused call has changed nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,12 +12,21 @@ pub enum Error {
     /// The name is taken by a subscription.
     #[error("subscription `{0}` already exists")]
     SubscriptionExists(SubscriptionName),
+    /// The name is taken by a snapshot.
+    #[error("snapshot `{0}` already exists")]
+    SnapshotExists(SnapshotName),
     /// There is no such topic.
     #[error("topic `{0}` does not exist")]
     TopicNotFound(TopicName),
     /// There is no such subscription.
     #[error("subscription `{0}` does not exist")]
     SubscriptionNotFound(SubscriptionName),
+    /// There is no such snapshot.
+    #[error("snapshot `{0}` does not exist")]
+    SnapshotNotFound(SnapshotName),
+    /// The subscription is cut off its topic for good: it can only be looked at, changed and deleted.
+    #[error("subscription `{0}` is detached from its topic")]
+    Detached(SubscriptionName),
     /// A value is outside of its range.
     #[error("`{field}`: {why}")]
     InvalidArgument {
@@ -68,6 +77,18 @@ pub enum ReplayError {
     /// The subscription is not there.
     #[error("subscription {0} does not exist")]
     SubscriptionUnknown(SubscriptionId),
+    /// The subscription is detached, or is detached twice.
+    #[error("subscription {0} is detached")]
+    SubscriptionDetached(SubscriptionId),
+    /// A snapshot's name that is taken already.
+    #[error("snapshot `{0}` is created twice")]
+    SnapshotTwice(SnapshotName),
+    /// The snapshot is not there.
+    #[error("snapshot `{0}` does not exist")]
+    SnapshotUnknown(SnapshotName),
+    /// A setting that never changes, or a snapshot of another topic.
+    #[error("`{0}` does not fit what stands")]
+    Misfit(String),
     /// The numbers of a topic's messages have a gap or repeat.
     #[error("message {found} follows message {last} of topic {topic}")]
     Gap {

@@ -31,7 +31,7 @@ pub struct ConsumerId(pub u64);
 
 /// One delivery of one message. The epoch changes with each start of the broker, so that a lease of an earlier run is
 /// never taken for one of this run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId {
     /// The run of the broker, from 1.
     pub epoch: u32,

@@ -17,6 +17,7 @@ mod broker;
 mod config;
 mod durable;
 mod error;
+mod filter;
 mod ids;
 mod limits;
 mod names;
@@ -32,19 +33,23 @@ pub use acked::AckedSet;
 pub use broker::Broker;
 pub use config::{
     ACK_DEADLINE_MS_DEFAULT, ACK_DEADLINE_MS_MAX, ACK_DEADLINE_MS_MIN, ATTEMPTS_MAX, ATTEMPTS_MIN, AckDeadline,
-    BACKOFF_MS_MAX, DeadLetterPolicy, LABEL_CHARS_MAX, LABELS_MAX, Labels, RetryPolicy, SubscriptionConfig,
-    TopicConfig,
+    BACKOFF_MS_MAX, DeadLetterPolicy, EXPIRATION_MS_DEFAULT, EXPIRATION_MS_MIN, Expiration, LABEL_CHARS_MAX,
+    LABELS_MAX, Labels, RETENTION_MS_DEFAULT, RETENTION_MS_MAX, RETENTION_MS_MIN, Retention, RetryPolicy,
+    SubscriptionConfig, TopicConfig,
 };
 pub use error::{Error, ReplayError};
+pub use filter::{FILTER_BYTES_MAX, FILTER_DEPTH_MAX, Filter, FilterError};
 pub use ids::{ConsumerId, KeyHash, LeaseId, Meta, Seq, SubscriptionId, Time, TopicId};
 pub use limits::*;
 pub use names::{
-    DELETED_TOPIC, ID_CHARS_MAX, ID_CHARS_MIN, NameError, PROJECT_CHARS_MAX, ProjectName, SubscriptionName, TopicName,
+    DELETED_TOPIC, ID_CHARS_MAX, ID_CHARS_MIN, NameError, PROJECT_CHARS_MAX, ProjectName, SnapshotName,
+    SubscriptionName, TopicName,
 };
 pub use output::{
-    AckOutcome, AckRef, Attach, CloseReason, ConsumerKind, Delivery, Detach, Effect, ModifyOutcome, Output, Published,
+    AckOutcome, AckRef, Attach, CloseReason, ConsumerKind, Cut, Delivery, Detach, Effect, Keeper, ModifyOutcome,
+    Output, Published,
 };
-pub use record::{FailReason, Record, SeqRange};
+pub use record::{FailReason, Filtered, Record, SeekTo, SeqRange};
 pub use recovery::Recovery;
-pub use snapshot::{Failure, Snapshot, SubscriptionSnapshot, TopicSnapshot};
-pub use view::{RunTotals, SubscriptionStats, SubscriptionView, TopicView, Totals};
+pub use snapshot::{Bookmark, Failure, Snapshot, SubscriptionSnapshot, TopicSnapshot};
+pub use view::{Retained, RunTotals, SnapshotView, SubscriptionStats, SubscriptionView, TopicView, Totals};

@@ -7,9 +7,9 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
-/// The shortest id of a topic or subscription, in characters.
+/// The shortest id of a topic, subscription or snapshot, in characters.
 pub const ID_CHARS_MIN: usize = 3;
-/// The longest id of a topic or subscription, in characters.
+/// The longest id of a topic, subscription or snapshot, in characters.
 pub const ID_CHARS_MAX: usize = 255;
 /// The longest project id, in characters. The public service allows 30 (and domain-scoped ones a little more).
 pub const PROJECT_CHARS_MAX: usize = 255;
@@ -166,6 +166,13 @@ resource_name!(
     SubscriptionName,
     "subscriptions",
     "projects/{project}/subscriptions/{subscription}"
+);
+
+resource_name!(
+    /// The name of a snapshot: `projects/{project}/snapshots/{snapshot}`.
+    SnapshotName,
+    "snapshots",
+    "projects/{project}/snapshots/{snapshot}"
 );
 
 /// The name of a project: `projects/{project}`. Projects are not created; they are the first half of other names.

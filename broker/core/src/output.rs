@@ -94,8 +94,10 @@ pub struct Delivery {
 /// Why a consumer was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
-    /// Its subscription was deleted.
+    /// Its subscription was deleted, or has expired.
     SubscriptionDeleted,
+    /// Its subscription was cut off its topic.
+    SubscriptionDetached,
 }
 
 /// What a consumer asks for.
@@ -126,7 +128,8 @@ pub enum ConsumerKind {
 pub enum Detach {
     /// It said goodbye: its leases run on to their deadlines.
     Graceful,
-    /// Its process is gone: its leases are returned at once, and no attempt is counted.
+    /// Its process is gone: its leases are returned at once, and no attempt is counted, unless it had nothing but one
+    /// message that connections were lost with again and again (see [`crate::LOSSES_MAX`]).
     ConnectionLost,
 }
 
@@ -152,7 +155,28 @@ pub struct AckRef {
     pub lease: LeaseId,
 }
 
+/// All messages of a subscription or topic before `before` are older than it keeps them. The caller knows the times of
+/// publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Who keeps them no longer.
+    pub keeper: Keeper,
+    /// The first message that is not too old.
+    pub before: Seq,
+}
+
+/// Who keeps messages for a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Keeper {
+    /// A topic, by its own retention.
+    Topic(TopicId),
+    /// A subscription.
+    Subscription(SubscriptionId),
+}
+
 /// What became of one ack.
+///
+/// Each outcome is final: asking again gives no better one. What the core cannot answer yet is for the caller to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AckOutcome {
     /// The message is acked now.

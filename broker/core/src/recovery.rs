@@ -3,6 +3,7 @@
 use crate::broker::Broker;
 use crate::durable::Durable;
 use crate::error::ReplayError;
+use crate::ids::Time;
 use crate::limits::Limits;
 use crate::output::Output;
 use crate::record::Record;
@@ -38,7 +39,7 @@ impl Recovery {
 
     /// Ends the replay and begins a new epoch: no lease of an earlier run is valid any more. `out` gets the record that
     /// says so. The seed serves the jitter of the backoff.
-    pub fn begin(self, limits: Limits, seed: u64, out: &mut Output) -> Broker {
-        Broker::begin(self.durable, limits, seed, out)
+    pub fn begin(self, limits: Limits, seed: u64, now: Time, out: &mut Output) -> Broker {
+        Broker::begin(self.durable, limits, seed, now, out)
     }
 }

@@ -1,8 +1,9 @@
 //! All durable state as plain data, for the caller to encode.
 
 use crate::acked::AckedSet;
-use crate::config::{SubscriptionConfig, TopicConfig};
-use crate::ids::{Seq, SubscriptionId, Time, TopicId};
+use crate::config::{Labels, SubscriptionConfig, TopicConfig};
+use crate::ids::{LeaseId, Seq, SubscriptionId, Time, TopicId};
+use crate::names::SnapshotName;
 use crate::record::FailReason;
 use crate::view::Totals;
 
@@ -20,6 +21,8 @@ pub struct Snapshot {
     pub topics: Vec<TopicSnapshot>,
     /// By id.
     pub subscriptions: Vec<SubscriptionSnapshot>,
+    /// What users call snapshots, by name.
+    pub bookmarks: Vec<Bookmark>,
 }
 
 /// One topic in a [`Snapshot`].
@@ -33,6 +36,8 @@ pub struct TopicSnapshot {
     pub deleted: bool,
     /// The number of its last message.
     pub last: Seq,
+    /// With a retention of its own: it keeps every message after this one.
+    pub kept_from: Option<Seq>,
 }
 
 /// One subscription in a [`Snapshot`].
@@ -50,6 +55,31 @@ pub struct SubscriptionSnapshot {
     pub failures: Vec<(Seq, Failure)>,
     /// What happened to it.
     pub totals: Totals,
+    /// What no seek brings back, a part of `acked`; none when that is all of it.
+    pub gone: Option<AckedSet>,
+    /// With a filter: what does not match it, and what was never held against it. A part of `acked`.
+    pub filtered: Option<AckedSet>,
+    /// Whether it is cut off its topic.
+    pub detached: bool,
+    /// When it was last used, as far as that is written down.
+    pub active: Time,
+    /// The leases that the last seek ended: this one and all before it.
+    pub leases_over: LeaseId,
+}
+
+/// What a snapshot of the public API holds: where a subscription stood.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Bookmark {
+    /// Its name.
+    pub name: SnapshotName,
+    /// The topic of its subscription.
+    pub topic: TopicId,
+    /// What its owner noted on it.
+    pub labels: Labels,
+    /// When it is deleted.
+    pub expires: Time,
+    /// What the subscription had acked.
+    pub acked: AckedSet,
 }
 
 /// The failed attempts of one unacked message.

@@ -1,4 +1,5 @@
-//! What is due when: the ends of leases and of delays, over all subscriptions.
+//! What is due when: the ends of leases and of delays, over all subscriptions. `Seq::ZERO` stands for a subscription that
+//! wants to be looked at.
 
 use std::collections::BTreeSet;
 

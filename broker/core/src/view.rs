@@ -1,7 +1,9 @@
 //! What callers see of the state.
 
-use crate::config::{SubscriptionConfig, TopicConfig};
-use crate::ids::{Seq, SubscriptionId, TopicId};
+use crate::config::{Labels, Retention, SubscriptionConfig, TopicConfig};
+use crate::ids::{Seq, SubscriptionId, Time, TopicId};
+use crate::names::{SnapshotName, TopicName};
+use crate::output::Keeper;
 
 /// A topic as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +27,40 @@ pub struct SubscriptionView {
     pub topic: TopicId,
     /// Whether that topic is deleted, to be shown as [`crate::DELETED_TOPIC`].
     pub topic_deleted: bool,
+    /// Whether it is cut off its topic.
+    pub detached: bool,
     /// As it was asked for.
     pub config: SubscriptionConfig,
+}
+
+/// A snapshot as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotView {
+    /// Its name.
+    pub name: SnapshotName,
+    /// The topic that it keeps messages of.
+    pub topic: TopicId,
+    /// The name of that topic, none when it is deleted.
+    pub topic_name: Option<TopicName>,
+    /// What its owner noted on it.
+    pub labels: Labels,
+    /// When it is deleted.
+    pub expires: Time,
+}
+
+/// Somebody who keeps messages for a time, and from where on: what the caller needs to find a [`crate::Cut`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retained {
+    /// Who.
+    pub keeper: Keeper,
+    /// Under which topic the messages are stored.
+    pub topic: TopicId,
+    /// For how long.
+    pub retention: Retention,
+    /// The oldest message that it keeps. As long as this one is young enough, there is nothing to cut.
+    pub oldest: Seq,
+    /// The last message of the topic.
+    pub last: Seq,
 }
 
 /// The figures of one subscription.
@@ -46,10 +80,14 @@ pub struct SubscriptionStats {
     pub parked_messages: usize,
     /// Messages that are known ahead of their first delivery.
     pub window_messages: usize,
+    /// Messages that connections were lost with again and again, and that wait to be tried alone or are.
+    pub suspect_messages: usize,
     /// Attached consumers.
     pub consumers: usize,
     /// The newest message below which all are acked.
     pub floor: Seq,
+    /// The oldest unacked message.
+    pub oldest_unacked: Option<Seq>,
     /// What happened since the subscription was created.
     pub totals: Totals,
     /// What happened since the broker started.
@@ -65,8 +103,14 @@ pub struct Totals {
     pub nacked: u64,
     /// Attempts that failed because the deadline passed.
     pub expired: u64,
+    /// Attempts that failed because the connection of the consumer was lost, with nothing but this message on it.
+    pub lost: u64,
     /// Messages that went to the dead-letter topic.
     pub dead_lettered: u64,
+    /// Messages that do not match the filter.
+    pub filtered: u64,
+    /// Messages that nobody had acked when they became too old.
+    pub too_old: u64,
 }
 
 /// What happened to a subscription in this run and left no record.

@@ -18,7 +18,7 @@ use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 
 use crate::connection::incoming;
-use crate::edge::{Inspector, Publisher, REQUEST_BYTES_MAX, Subscriber};
+use crate::edge::{Inspector, Publisher, REQUEST_BYTES_MAX, Subscriber, with_rest};
 use crate::engine::embedded::{self, Embedded, Failure, Running};
 use crate::topology::Topology;
 use crate::{Config, Error};
@@ -79,6 +79,8 @@ impl Broker {
         let stop = CancellationToken::new();
         let routes = routes(&engine, &stop).add_service(health);
         let server = Server::builder()
+            // For the REST face.
+            .accept_http1(true)
             .max_concurrent_streams(Some(CALLS_PER_CONNECTION_MAX))
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
@@ -146,10 +148,14 @@ fn routes(engine: &Embedded, stop: &CancellationToken) -> Routes {
         Ok(service) => routes = routes.add_service(service),
         Err(error) => tracing::error!(%error, "Server reflection is not available."),
     }
-    match reflection().build_v1alpha() {
-        Ok(service) => routes.add_service(service),
-        Err(_) => routes,
+    if let Ok(service) = reflection().build_v1alpha() {
+        routes = routes.add_service(service);
     }
+    let without_rest = routes.clone();
+    with_rest(routes).unwrap_or_else(|error| {
+        tracing::error!(%error, "The REST face is not available.");
+        without_rest
+    })
 }
 
 async fn set_serving(reporter: &HealthReporter, is_serving: bool) {

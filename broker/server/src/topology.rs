@@ -167,6 +167,8 @@ impl Subscription {
             ack_deadline_seconds: self.ack_deadline_seconds,
             labels: self.labels,
             enable_message_ordering: self.enable_message_ordering,
+            // What is declared must be there, however long nobody uses it.
+            expiration_policy: Some(pb::ExpirationPolicy { ttl: None }),
             retry_policy: self.retry_policy.map(retry).transpose()?,
             dead_letter_policy: self.dead_letter_policy.map(dead_letter),
             ..Default::default()

@@ -3,7 +3,7 @@
 use super::Broker;
 use crate::config::{SubscriptionConfig, TopicConfig};
 use crate::error::Error;
-use crate::ids::{SubscriptionId, TopicId};
+use crate::ids::{SubscriptionId, Time, TopicId};
 use crate::names::{SubscriptionName, TopicName};
 use crate::output::{CloseReason, Effect, Output};
 use crate::queue::Queue;
@@ -21,6 +21,15 @@ impl Broker {
         Ok(id)
     }
 
+    /// Changes the settings of a topic to `config`, which names it.
+    pub fn handle_update_topic(&mut self, config: TopicConfig, out: &mut Output) -> Result<TopicId, Error> {
+        let id = self.topic_id(&config.name)?;
+        if self.durable.topics[&id].config != config {
+            self.record(Record::TopicUpdated { id, config }, out);
+        }
+        Ok(id)
+    }
+
     /// Deletes a topic. Its subscriptions stay, and what they hold stays deliverable.
     pub fn handle_delete_topic(&mut self, name: &TopicName, out: &mut Output) -> Result<(), Error> {
         let id = self.topic_id(name)?;
@@ -33,6 +42,7 @@ impl Broker {
     pub fn handle_create_subscription(
         &mut self,
         config: SubscriptionConfig,
+        now: Time,
         out: &mut Output,
     ) -> Result<SubscriptionId, Error> {
         if self.durable.subscription_names.contains_key(&config.name) {
@@ -45,27 +55,83 @@ impl Broker {
         exhausted("subscriptions", self.durable.subscriptions.len(), self.limits.subscriptions_max)?;
         let id = SubscriptionId(self.durable.subscription_id_last + 1);
         let start = self.durable.topics[&topic].last;
-        self.record(Record::SubscriptionCreated { id, topic, config, start }, out);
+        self.record(Record::SubscriptionCreated { id, topic, config, start, time: now }, out);
         self.queues.insert(id, Queue::new(id, &self.durable.subscriptions[&id]));
+        self.watch_expiry(id);
         Ok(id)
+    }
+
+    /// Changes the settings of a subscription to `config`, which names it. They hold for leases that begin and attempts
+    /// that fail from now on. The topic, the filter and whether there is ordering never change.
+    pub fn handle_update_subscription(
+        &mut self,
+        config: SubscriptionConfig,
+        now: Time,
+        out: &mut Output,
+    ) -> Result<SubscriptionId, Error> {
+        let id = self.subscription_id(&config.name)?;
+        let before = &self.durable.subscriptions[&id].config;
+        for (field, same) in [
+            ("topic", before.topic == config.topic),
+            ("filter", before.filter == config.filter),
+            ("enable_message_ordering", before.ordering == config.ordering),
+        ] {
+            if !same {
+                return Err(Error::InvalidArgument { field, why: "it cannot be changed".to_owned() });
+            }
+        }
+        let new_policy = config
+            .dead_letter
+            .as_ref()
+            .filter(|policy| before.dead_letter.as_ref().is_none_or(|before| before.topic() != policy.topic()));
+        if let Some(policy) = new_policy {
+            self.topic_id(policy.topic())?;
+        }
+        if *before != config {
+            self.record(Record::SubscriptionUpdated { id, config }, out);
+        }
+        self.touch(id, now, out);
+        self.watch_expiry(id);
+        Ok(id)
+    }
+
+    /// Cuts a subscription off its topic for good: all that it holds is dropped, and its consumers are closed.
+    pub fn handle_detach_subscription(&mut self, name: &SubscriptionName, out: &mut Output) -> Result<(), Error> {
+        let id = self.subscription_id(name)?;
+        if self.durable.subscriptions[&id].detached {
+            return Ok(());
+        }
+        self.record(Record::SubscriptionDetached { id }, out);
+        self.close(id, CloseReason::SubscriptionDetached, out);
+        self.queues.insert(id, Queue::new(id, &self.durable.subscriptions[&id]));
+        Ok(())
     }
 
     /// Deletes a subscription with all that it holds, and closes its consumers.
     pub fn handle_delete_subscription(&mut self, name: &SubscriptionName, out: &mut Output) -> Result<(), Error> {
         let id = self.subscription_id(name)?;
+        self.drop_subscription(id, out);
+        Ok(())
+    }
+
+    pub(super) fn drop_subscription(&mut self, id: SubscriptionId, out: &mut Output) {
         self.record(Record::SubscriptionDeleted { id }, out);
+        self.close(id, CloseReason::SubscriptionDeleted, out);
+    }
+
+    /// Ends the volatile half of a subscription.
+    fn close(&mut self, id: SubscriptionId, reason: CloseReason, out: &mut Output) {
         if let Some(queue) = self.queues.remove(&id) {
             for consumer in queue.consumers() {
                 self.consumers.remove(&consumer);
-                out.effects.push(Effect::ConsumerClosed { consumer, reason: CloseReason::SubscriptionDeleted });
+                out.effects.push(Effect::ConsumerClosed { consumer, reason });
             }
             queue.close(&mut self.timers);
         }
-        Ok(())
     }
 }
 
-fn exhausted(what: &'static str, count: usize, max: usize) -> Result<(), Error> {
+pub(super) fn exhausted(what: &'static str, count: usize, max: usize) -> Result<(), Error> {
     if count >= max {
         return Err(Error::ResourceExhausted { what, max });
     }

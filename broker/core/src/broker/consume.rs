@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::ids::{ConsumerId, Meta, Seq, SubscriptionId, Time};
 use crate::names::SubscriptionName;
 use crate::output::{Attach, Detach, Output};
+use crate::record::FailReason;
 
 impl Broker {
     /// Attaches a consumer to a subscription. Deliveries follow as effects, possibly in `out` already.
@@ -17,7 +18,7 @@ impl Broker {
         now: Time,
         out: &mut Output,
     ) -> Result<SubscriptionId, Error> {
-        let id = self.subscription_id(subscription)?;
+        let id = self.attached_id(subscription)?;
         if self.consumers.contains_key(&consumer) {
             return Err(Error::ConsumerAttached(consumer));
         }
@@ -28,9 +29,10 @@ impl Broker {
         if queue.consumers().len() >= max {
             return Err(Error::ResourceExhausted { what: "consumers of one subscription", max });
         }
-        queue.attach(consumer, attach, env.limits);
+        queue.attach(consumer, attach, &env);
         env.consumers.insert(consumer, id);
         queue.dispatch(&mut env);
+        self.touch(id, now, out);
         Ok(id)
     }
 
@@ -38,8 +40,11 @@ impl Broker {
     pub fn handle_detach(&mut self, consumer: ConsumerId, detach: Detach, now: Time, out: &mut Output) {
         let Some(id) = self.consumers.remove(&consumer) else { return };
         if let Some((queue, mut env)) = self.queue(id, now, out) {
-            queue.detach(consumer, detach == Detach::ConnectionLost, env.timers);
-            queue.dispatch(&mut env);
+            let suspect = queue.detach(consumer, detach == Detach::ConnectionLost, &mut env);
+            if let Some(seq) = suspect {
+                self.fail(id, seq, FailReason::Lost, now, out);
+            }
+            self.dispatch(id, now, out);
         }
     }
 

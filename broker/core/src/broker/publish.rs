@@ -5,14 +5,16 @@ use crate::error::Error;
 use crate::ids::{Meta, Seq, SubscriptionId, Time, TopicId};
 use crate::names::TopicName;
 use crate::output::{Output, Published};
-use crate::record::Record;
+use crate::record::{Filtered, Record, SeqRange};
 
 impl Broker {
-    /// Publishes messages, at least one and at most [`crate::Limits::publish_messages_max`].
-    pub fn handle_publish(
+    /// Publishes messages, at least one and at most [`crate::Limits::publish_messages_max`]. `attribute` gives the value
+    /// of an attribute of one of them, counted from 0; it is asked only if a subscription has a filter.
+    pub fn handle_publish<'a>(
         &mut self,
         topic: &TopicName,
         messages: &[Meta],
+        attribute: impl Fn(usize, &str) -> Option<&'a str>,
         now: Time,
         out: &mut Output,
     ) -> Result<Published, Error> {
@@ -26,7 +28,8 @@ impl Broker {
             }
         };
         let first = self.durable.topics[&id].last.next();
-        self.record(Record::Published { topic: id, first, count, time: now }, out);
+        let filtered = self.filtered(id, first, messages.len(), attribute);
+        self.record(Record::Published { topic: id, first, count, time: now, filtered }, out);
         self.fan_out(id, first, messages, now, out);
         Ok(Published { topic: id, first, count })
     }
@@ -34,11 +37,13 @@ impl Broker {
     /// Answers an [`crate::Effect::Forward`]: the message, as it will stand in the dead-letter topic, is at hand. Gives
     /// the topic and number that it got there, for which a [`Record::Forwarded`] was put out; none when the answer is
     /// no longer waited for, or when the dead-letter topic is gone and the message is to be tried again later.
-    pub fn handle_forwarded(
+    /// `attribute` gives the value of an attribute, as the message will have it there.
+    pub fn handle_forwarded<'a>(
         &mut self,
         subscription: SubscriptionId,
         seq: Seq,
         meta: Meta,
+        attribute: impl Fn(&str) -> Option<&'a str>,
         now: Time,
         out: &mut Output,
     ) -> Option<(TopicId, Seq)> {
@@ -46,17 +51,41 @@ impl Broker {
         if !queue.is_forwarding(seq) {
             return None;
         }
-        let policy = env.facts.config.dead_letter.as_ref()?;
-        let Some(to) = env.durable.topic_names.get(policy.topic()).copied() else {
+        let policy = env.facts.config.dead_letter.as_ref();
+        let Some(to) = policy.and_then(|policy| env.durable.topic_names.get(policy.topic()).copied()) else {
+            // The topic was deleted, or the policy was taken back.
             queue.rest(seq, true, &mut env);
+            self.dispatch(subscription, now, out);
             return None;
         };
         queue.settle(seq, env.timers);
         let as_seq = env.durable.topics[&to].last.next();
-        self.record(Record::Forwarded { subscription, seq, to, as_seq, time: now }, out);
+        let filtered = self.filtered(to, as_seq, 1, |_, key| attribute(key));
+        self.record(Record::Forwarded { subscription, seq, to, as_seq, time: now, filtered }, out);
         self.fan_out(to, as_seq, &[meta], now, out);
         self.dispatch(subscription, now, out);
         Some((to, as_seq))
+    }
+
+    /// What of a publication does not match the filters of the topic's subscriptions.
+    fn filtered<'a>(
+        &self,
+        topic: TopicId,
+        first: Seq,
+        count: usize,
+        attribute: impl Fn(usize, &str) -> Option<&'a str>,
+    ) -> Vec<Filtered> {
+        let mut filtered = Vec::new();
+        for id in &self.durable.topics[&topic].subscriptions {
+            let state = &self.durable.subscriptions[id];
+            let Some(filter) = state.config.filter.as_ref().filter(|_| !state.detached) else { continue };
+            let unseen = |index: &usize| !filter.matches(|key| attribute(*index, key));
+            let seqs: Vec<Seq> = (0..count).filter(unseen).map(|index| Seq(first.0 + index as u64)).collect();
+            if !seqs.is_empty() {
+                filtered.push(Filtered { subscription: *id, ranges: SeqRange::all(&seqs) });
+            }
+        }
+        filtered
     }
 
     /// Shows new messages of a topic to all its subscriptions.

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::ids::{Seq, SubscriptionId, Time};
 use crate::names::SubscriptionName;
 use crate::output::{AckOutcome, AckRef, ModifyOutcome, Output};
-use crate::queue::{Ended, Knowledge};
+use crate::queue::{Ended, Knowledge, suspect_backoff_ms};
 use crate::record::{FailReason, Record, SeqRange};
 
 impl Broker {
@@ -14,7 +14,8 @@ impl Broker {
     ///
     /// Without ordering, a lease that has ended still acks a message that nobody has acked, even while it is out on
     /// another lease: the work is done, and delivering it once more helps nobody. With ordering it does not, since
-    /// the message may have gone back to wait behind an earlier one.
+    /// the message may have gone back to wait behind an earlier one; with exactly-once delivery it does not, since
+    /// another consumer may be at work on it; and after a seek it does not, since the message is wanted again.
     pub fn handle_ack(
         &mut self,
         subscription: &SubscriptionName,
@@ -22,7 +23,9 @@ impl Broker {
         now: Time,
         out: &mut Output,
     ) -> Result<Vec<AckOutcome>, Error> {
-        let id = self.subscription_id(subscription)?;
+        let id = self.attached_id(subscription)?;
+        let exactly_once = self.durable.subscriptions[&id].config.exactly_once;
+        let remembered_max = if exactly_once { self.limits.acks_remembered_max } else { 0 };
         let mut settled = std::mem::take(&mut self.scratch);
         let mut outcomes = Vec::with_capacity(acks.len());
         for ack in acks {
@@ -30,16 +33,17 @@ impl Broker {
             if outcome == AckOutcome::Acked {
                 settled.push(ack.seq);
                 if let Some(queue) = self.queues.get_mut(&id) {
-                    queue.settle(ack.seq, &mut self.timers);
+                    queue.ack(ack.seq, ack.lease.number, remembered_max, &mut self.timers);
                 }
             }
             outcomes.push(outcome);
         }
         if !settled.is_empty() {
             settled.sort_unstable();
-            self.record(Record::Acked { subscription: id, ranges: ranges(&settled) }, out);
+            self.record(Record::Acked { subscription: id, ranges: SeqRange::all(&settled) }, out);
             self.dispatch(id, now, out);
         }
+        self.touch(id, now, out);
         settled.clear();
         self.scratch = settled;
         Ok(outcomes)
@@ -56,11 +60,12 @@ impl Broker {
         now: Time,
         out: &mut Output,
     ) -> Result<Vec<ModifyOutcome>, Error> {
-        let id = self.subscription_id(subscription)?;
+        let id = self.attached_id(subscription)?;
         if deadline_ms > ACK_DEADLINE_MS_MAX {
             let why = format!("{deadline_ms} ms is not within 0 to {ACK_DEADLINE_MS_MAX} ms");
             return Err(Error::InvalidArgument { field: "ack_deadline_seconds", why });
         }
+        self.touch(id, now, out);
         let mut outcomes = vec![ModifyOutcome::Stale; refs.len()];
         if deadline_ms > 0 {
             let deadline = now.plus_ms(u64::from(deadline_ms));
@@ -109,8 +114,10 @@ impl Broker {
         }
     }
 
-    /// Ends the leases and delays that are due, at most [`crate::Limits::timeouts_max`] of them.
+    /// Ends the leases and delays that are due, at most [`crate::Limits::timeouts_max`] of them, and deletes the
+    /// subscriptions and snapshots that expire.
     pub fn handle_timeout(&mut self, now: Time, out: &mut Output) {
+        self.expire(now, out);
         let mut touched: Vec<SubscriptionId> = Vec::new();
         for _ in 0..self.limits.timeouts_max {
             let Some((id, seq)) = self.timers.pop_due(now) else { break };
@@ -145,17 +152,23 @@ impl Broker {
         if !ours || (this_run && ack.lease.number > self.lease_last) {
             return AckOutcome::Unknown;
         }
-        if state.acked.contains(ack.seq) {
-            return AckOutcome::AlreadyAcked;
-        }
+        let queue = &self.queues[&id];
         let lease = this_run.then_some(ack.lease.number);
-        match self.queues[&id].knowledge(ack.seq, lease) {
+        // A second ack on the lease that acked is none the worse for it; one on another lease has not been the ack.
+        let by_another = state.config.exactly_once && this_run && !queue.was_acked_by(ack.seq, ack.lease.number);
+        let already = if by_another { AckOutcome::Stale } else { AckOutcome::AlreadyAcked };
+        if state.acked.contains(ack.seq) {
+            return already;
+        }
+        let is_over = ack.lease <= state.leases_over;
+        let strict = state.config.ordering || state.config.exactly_once || is_over;
+        match queue.knowledge(ack.seq, lease) {
             Knowledge::Leased => AckOutcome::Acked,
-            Knowledge::Gone => AckOutcome::AlreadyAcked,
-            Knowledge::Unseen if this_run => AckOutcome::Unknown,
+            Knowledge::Gone => already,
+            Knowledge::Unseen if this_run && !is_over => AckOutcome::Unknown,
             // Only leases of an earlier run come here, so the search is rare.
             Knowledge::Unseen if settled.contains(&ack.seq) => AckOutcome::AlreadyAcked,
-            Knowledge::Held | Knowledge::Unseen if state.config.ordering => AckOutcome::Stale,
+            Knowledge::Held | Knowledge::Unseen if strict => AckOutcome::Stale,
             Knowledge::Held | Knowledge::Unseen => AckOutcome::Acked,
         }
     }
@@ -167,14 +180,17 @@ impl Broker {
     }
 
     /// Counts a failed attempt of a message that is out, and takes the message back.
-    fn fail(&mut self, id: SubscriptionId, seq: Seq, reason: FailReason, now: Time, out: &mut Output) {
+    pub(super) fn fail(&mut self, id: SubscriptionId, seq: Seq, reason: FailReason, now: Time, out: &mut Output) {
         let state = &self.durable.subscriptions[&id];
         let attempts = state.failures.get(&seq).map_or(0, |failure| failure.attempts).saturating_add(1);
-        let delay_ms = state.config.retry.map_or(0, |policy| backoff_ms(policy, attempts, &mut self.rng));
+        let mut delay_ms = state.config.retry.map_or(0, |policy| backoff_ms(policy, attempts, &mut self.rng));
+        if reason == FailReason::Lost {
+            delay_ms = delay_ms.max(suspect_backoff_ms(self.queues[&id].losses(seq)));
+        }
         let not_before = now.plus_ms(delay_ms);
         self.record(Record::Failed { subscription: id, seq, attempts, not_before, reason }, out);
         if let Some((queue, mut env)) = self.queue(id, now, out) {
-            queue.fail(seq, &mut env);
+            queue.fail(seq, reason, &mut env);
         }
     }
 }
@@ -186,18 +202,6 @@ fn backoff_ms(policy: RetryPolicy, attempts: u32, rng: &mut fastrand::Rng) -> u6
     let doublings = attempts.saturating_sub(1).min(u32::BITS);
     let base = (u64::from(policy.backoff_ms_min()) << doublings).min(max);
     (base + rng.u64(0..=base / 4)).min(max)
-}
-
-/// Ascending numbers as ranges; a number that stands there twice counts once.
-fn ranges(seqs: &[Seq]) -> Vec<SeqRange> {
-    let mut ranges: Vec<SeqRange> = Vec::new();
-    for seq in seqs {
-        match ranges.last_mut() {
-            Some(range) if *seq <= range.last.next() => range.last = *seq,
-            _ => ranges.push(SeqRange { first: *seq, last: *seq }),
-        }
-    }
-    ranges
 }
 
 #[cfg(test)]
@@ -220,12 +224,5 @@ mod tests {
         seen.sort_unstable();
         seen.dedup();
         assert!(seen.len() > 10, "the jitter spreads: {seen:?}");
-    }
-
-    #[test]
-    fn neighbours_become_one_range_and_doubles_count_once() {
-        let seqs = [1, 2, 2, 3, 7, 9, 9].map(Seq);
-        let expected = [(1, 3), (7, 7), (9, 9)].map(|(first, last)| SeqRange { first: Seq(first), last: Seq(last) });
-        assert_eq!(ranges(&seqs), expected);
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::config::AckDeadline;
-use crate::ids::Seq;
-use crate::limits::Limits;
+use crate::ids::{Seq, Time};
+use crate::limits::{Limits, TRIAL_AFTER_MS};
 use crate::output::{Attach, ConsumerKind};
 
 #[derive(Debug)]
@@ -15,6 +15,13 @@ pub(crate) struct Consumer {
     bytes_max: u64,
     messages: u32,
     bytes: u64,
+    attached_at: Time,
+    /// Whether it has acked anything.
+    pub(crate) has_acked: bool,
+    /// The suspect that it has, and nothing beside it.
+    pub(crate) trial: Option<Seq>,
+    /// Whether it gets nothing new, so that it can be given a suspect.
+    pub(crate) draining: bool,
     /// Whether it stands in the subscription's `turn`.
     pub(crate) in_turn: bool,
     /// The heads of ordering keys that only this consumer may take, since it has earlier messages of them.
@@ -24,7 +31,7 @@ pub(crate) struct Consumer {
 }
 
 impl Consumer {
-    pub(crate) fn new(attach: Attach, limits: &Limits) -> Self {
+    pub(crate) fn new(attach: Attach, limits: &Limits, now: Time) -> Self {
         Consumer {
             kind: attach.kind,
             ack_deadline: attach.ack_deadline,
@@ -32,6 +39,10 @@ impl Consumer {
             bytes_max: capped(attach.bytes_max, limits.consumer_bytes_max),
             messages: 0,
             bytes: 0,
+            attached_at: now,
+            has_acked: false,
+            trial: None,
+            draining: false,
             in_turn: false,
             reserved: BTreeSet::new(),
             delivery: None,
@@ -45,12 +56,33 @@ impl Consumer {
 
     /// Whether some message could be delivered to it.
     pub(crate) fn has_credit(&self) -> bool {
-        self.messages == 0 || (self.messages < self.messages_max && self.bytes < self.bytes_max)
+        self.is_open() && (self.messages == 0 || (self.messages < self.messages_max && self.bytes < self.bytes_max))
     }
 
     /// Whether a message of this size can be. One that is larger than the whole credit goes out alone.
     pub(crate) fn fits(&self, bytes: u32) -> bool {
-        self.messages == 0 || (self.messages < self.messages_max && self.bytes + u64::from(bytes) <= self.bytes_max)
+        let has_room = self.messages < self.messages_max && self.bytes + u64::from(bytes) <= self.bytes_max;
+        self.is_open() && (self.messages == 0 || has_room)
+    }
+
+    fn is_open(&self) -> bool {
+        self.trial.is_none() && !self.draining
+    }
+
+    /// When it has shown that it lives, so that its end can be held against a suspect.
+    pub(crate) fn sound_at(&self) -> Time {
+        if self.has_acked { self.attached_at } else { self.attached_at.plus_ms(TRIAL_AFTER_MS) }
+    }
+
+    /// Forgets what it has, as nothing is out any more.
+    pub(crate) fn reset(&mut self) {
+        self.messages = 0;
+        self.bytes = 0;
+        self.trial = None;
+        self.draining = false;
+        self.in_turn = true;
+        self.reserved.clear();
+        self.delivery = None;
     }
 
     pub(crate) fn take(&mut self, bytes: u32) {

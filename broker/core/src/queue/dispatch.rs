@@ -3,6 +3,7 @@
 //! Redeliveries go before first deliveries, each in the order of publication. Consumers with credit take turns; each
 //! turn takes an equal share of what is at hand, in one piece, so that its bodies are read in one piece too.
 
+use super::suspects::losses_before;
 use super::{Env, Message, Queue, State};
 use crate::ids::{ConsumerId, Meta, Seq};
 use crate::output::{ConsumerKind, Delivery, Effect};
@@ -21,10 +22,14 @@ impl Queue {
     /// Delivers all that can be delivered, and asks for more to deliver when that runs low.
     pub(crate) fn dispatch(&mut self, env: &mut Env<'_>) {
         self.dispatches += 1;
+        self.serve_trials(env);
         self.serve_due(env);
         self.serve_turns(env);
+        // The window may have held suspects of an earlier run.
+        self.serve_trials(env);
+        self.serve_pull_trials(env);
         while let Some(pull) = self.pulls_served.pop() {
-            self.detach(pull, false, env.timers);
+            self.detach(pull, false, env);
             env.consumers.remove(&pull);
         }
         self.refill(env);
@@ -117,9 +122,9 @@ impl Queue {
                 return Given::NoRoom;
             }
             self.window.pop_front();
-            let state = self.send(id, seq, meta, env);
-            self.held.insert(seq, Message { meta, state });
-            self.mark(seq, meta, state, env.timers);
+            let message = Message { meta, state: self.send(id, seq, meta, env), losses: 0 };
+            self.held.insert(seq, message);
+            self.mark(seq, message, env.timers);
             if let Some(key) = meta.key {
                 self.key_sent(key, seq, id);
             }
@@ -137,8 +142,9 @@ impl Queue {
     /// behind earlier ones of its key.
     fn hold(&mut self, seq: Seq, meta: Meta, env: &mut Env<'_>) {
         self.window.pop_front();
-        self.held.insert(seq, Message { meta, state: State::Waiting });
-        self.mark(seq, meta, State::Waiting, env.timers);
+        let message = Message { meta, state: State::Waiting, losses: losses_before(env.facts.failures.get(&seq)) };
+        self.held.insert(seq, message);
+        self.mark(seq, message, env.timers);
         if let Some(key) = meta.key {
             self.key_mut(key).waiting.push_back(seq);
         }
@@ -146,7 +152,7 @@ impl Queue {
     }
 
     /// Delivers a held message that waits for its turn.
-    fn redeliver(&mut self, id: ConsumerId, seq: Seq, env: &mut Env<'_>) {
+    pub(super) fn redeliver(&mut self, id: ConsumerId, seq: Seq, env: &mut Env<'_>) {
         let meta = self.held[&seq].meta;
         let state = self.send(id, seq, meta, env);
         self.shift(seq, state, env.timers);

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use super::suspects::is_suspect;
 use super::{Queue, State};
 use crate::ids::{ConsumerId, KeyHash, Seq};
 
@@ -23,10 +24,11 @@ pub(crate) struct Key {
 /// Where the oldest waiting message of a key is on offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Offered {
-    /// It is delayed, on its way to the dead-letter topic, or behind messages of a consumer that is no longer attached.
+    /// It is delayed, on its way to the dead-letter topic, a suspect behind messages that are out, or behind messages of a
+    /// consumer that is no longer attached.
     Nowhere,
-    /// Nothing of its key is out: any consumer may take it.
-    ToAll(Seq),
+    /// Nothing of its key is out: any consumer may take it, with regard to how often connections were lost with it.
+    ToAll(Seq, u32),
     /// Only this consumer may take it.
     To(ConsumerId, Seq),
 }
@@ -87,8 +89,11 @@ impl Queue {
         let Some(state) = self.keys.get(&key) else { return };
         let offered = match state.waiting.front() {
             Some(head) if self.held.get(head).is_some_and(|message| message.state == State::Waiting) => {
+                let losses = self.held[head].losses;
                 if state.out.is_empty() {
-                    Offered::ToAll(*head)
+                    Offered::ToAll(*head, losses)
+                } else if is_suspect(losses) {
+                    Offered::Nowhere
                 } else if self.consumers.contains_key(&state.consumer) {
                     Offered::To(state.consumer, *head)
                 } else {
@@ -101,9 +106,7 @@ impl Queue {
         if offered != before {
             match before {
                 Offered::Nowhere => {}
-                Offered::ToAll(seq) => {
-                    self.ready.remove(&seq);
-                }
+                Offered::ToAll(seq, losses) => self.take_down(seq, losses),
                 Offered::To(consumer, seq) => {
                     if let Some(consumer) = self.consumers.get_mut(&consumer) {
                         consumer.reserved.remove(&seq);
@@ -112,9 +115,7 @@ impl Queue {
             }
             match offered {
                 Offered::Nowhere => {}
-                Offered::ToAll(seq) => {
-                    self.ready.insert(seq);
-                }
+                Offered::ToAll(seq, losses) => self.put_up(seq, losses),
                 Offered::To(id, seq) => {
                     if let Some(consumer) = self.consumers.get_mut(&id) {
                         consumer.reserved.insert(seq);

@@ -6,6 +6,7 @@
 mod consumer;
 mod dispatch;
 mod keys;
+mod suspects;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -15,11 +16,14 @@ use crate::durable::{Durable, Subscription};
 use crate::ids::{ConsumerId, KeyHash, LeaseId, Meta, Seq, SubscriptionId, Time};
 use crate::limits::Limits;
 use crate::output::{Attach, Effect, Output};
+use crate::record::FailReason;
 use crate::timers::Timers;
 use crate::view::{RunTotals, SubscriptionStats};
 
 use consumer::Consumer;
 use keys::Key;
+use suspects::Trials;
+pub(crate) use suspects::suspect_backoff_ms;
 use window::Window;
 
 #[derive(Debug)]
@@ -32,6 +36,7 @@ pub(crate) struct Queue {
     counts: Counts,
     /// What any consumer may take: waiting messages without a key, and the heads of keys of which nothing is out.
     ready: BTreeSet<Seq>,
+    trials: Trials,
     keys: BTreeMap<KeyHash, Key>,
     consumers: BTreeMap<ConsumerId, Consumer>,
     /// Consumers with credit, the next one to be served in front.
@@ -40,14 +45,19 @@ pub(crate) struct Queue {
     due: BTreeSet<ConsumerId>,
     /// Pulls that have had their delivery in the dispatch under way.
     pulls_served: Vec<ConsumerId>,
+    /// With exactly-once delivery: the leases that acked last, by message and in the order of the acks.
+    acked_by: BTreeMap<Seq, u64>,
+    acked_last: VecDeque<Seq>,
     dispatches: u64,
     run: RunTotals,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Message {
     meta: Meta,
     state: State,
+    /// How many connections in a row were lost with it.
+    losses: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,11 +125,14 @@ impl Queue {
             held: BTreeMap::new(),
             counts: Counts::default(),
             ready: BTreeSet::new(),
+            trials: Trials::default(),
             keys: BTreeMap::new(),
             consumers: BTreeMap::new(),
             turn: VecDeque::new(),
             due: BTreeSet::new(),
             pulls_served: Vec::new(),
+            acked_by: BTreeMap::new(),
+            acked_last: VecDeque::new(),
             dispatches: 0,
             run: RunTotals::default(),
         }
@@ -135,6 +148,7 @@ impl Queue {
         stats.delayed_messages = self.counts.delayed;
         stats.forwarding_messages = self.counts.forwarding;
         stats.parked_messages = self.counts.waiting;
+        stats.suspect_messages = self.suspects();
         stats.window_messages = self.window.len();
         stats.consumers = self.consumers.len();
         stats.run = self.run;
@@ -157,8 +171,8 @@ impl Queue {
         self.window.loaded(from, metas, next.min(last.next()), env.limits.window_messages_max)
     }
 
-    pub(crate) fn attach(&mut self, id: ConsumerId, attach: Attach, limits: &Limits) {
-        let mut consumer = Consumer::new(attach, limits);
+    pub(crate) fn attach(&mut self, id: ConsumerId, attach: Attach, env: &Env<'_>) {
+        let mut consumer = Consumer::new(attach, env.limits, env.now);
         consumer.in_turn = true;
         self.consumers.insert(id, consumer);
         self.turn.push_back(id);
@@ -170,9 +184,10 @@ impl Queue {
         }
     }
 
-    /// Forgets a consumer. If its connection was lost, what it has comes back at once.
-    pub(crate) fn detach(&mut self, id: ConsumerId, connection_lost: bool, timers: &mut Timers) {
-        let Some(consumer) = self.consumers.remove(&id) else { return };
+    /// Forgets a consumer. If its connection was lost, what it has comes back: at once, or after a while if that keeps
+    /// happening. Gives the suspect that it had alone, which is out as before, for the caller to fail.
+    pub(crate) fn detach(&mut self, id: ConsumerId, connection_lost: bool, env: &mut Env<'_>) -> Option<Seq> {
+        let consumer = self.consumers.remove(&id)?;
         self.turn.retain(|other| *other != id);
         self.due.remove(&id);
         let mut keys: BTreeSet<KeyHash> = consumer.reserved.iter().filter_map(|seq| self.held[seq].meta.key).collect();
@@ -182,18 +197,24 @@ impl Queue {
             let returned: Vec<(Seq, Option<KeyHash>)> =
                 held.take(consumer.messages() as usize).map(|(seq, message)| (*seq, message.meta.key)).collect();
             for (seq, key) in returned {
+                self.run.returned += 1;
+                let until = self.lose(seq, env);
+                if consumer.trial == Some(seq) {
+                    continue;
+                }
                 if let Some(key) = key {
                     // From the newest to the oldest, so nothing later of the key is out any more.
                     self.key_recall(key, seq);
                     keys.insert(key);
                 }
-                self.shift(seq, State::Waiting, timers);
-                self.run.returned += 1;
+                let state = until.map_or(State::Waiting, |until| State::Delayed { until });
+                self.shift(seq, state, env.timers);
             }
         }
         for key in keys {
             self.offer_key(key);
         }
+        consumer.trial.filter(|_| connection_lost)
     }
 
     /// Takes back a message that is out and was never seen by its consumer, and with it the later ones of its key.
@@ -251,20 +272,66 @@ impl Queue {
         }
     }
 
+    /// Lets go of a message that a lease has acked, and remembers up to `remembered_max` such leases.
+    pub(crate) fn ack(&mut self, seq: Seq, lease: u64, remembered_max: usize, timers: &mut Timers) {
+        if let Some(Message { state: State::Out { consumer, lease: current, .. }, .. }) = self.held.get(&seq)
+            && *current == lease
+            && let Some(consumer) = self.consumers.get_mut(consumer)
+        {
+            consumer.has_acked = true;
+        }
+        if remembered_max > 0 {
+            self.acked_by.insert(seq, lease);
+            self.acked_last.push_back(seq);
+        }
+        while self.acked_last.len() > remembered_max {
+            let oldest = self.acked_last.pop_front();
+            oldest.and_then(|seq| self.acked_by.remove(&seq));
+        }
+        self.settle(seq, timers);
+    }
+
+    /// Whether it is remembered that just this lease acked the message.
+    pub(crate) fn was_acked_by(&self, seq: Seq, lease: u64) -> bool {
+        self.acked_by.get(&seq) == Some(&lease)
+    }
+
     /// Lets go of a message that is settled, in whatever state it is.
     pub(crate) fn settle(&mut self, seq: Seq, timers: &mut Timers) {
-        let Some(Message { meta, state }) = self.held.remove(&seq) else { return };
-        self.unmark(seq, meta, state, timers);
-        if let Some(key) = meta.key {
+        let Some(message) = self.held.remove(&seq) else { return };
+        self.unmark(seq, message, timers);
+        if let Some(key) = message.meta.key {
             self.key_settled(key, seq);
         }
     }
 
+    /// Lets go of all messages before one.
+    pub(crate) fn cut(&mut self, before: Seq, timers: &mut Timers) {
+        let settled: Vec<Seq> = self.held.range(..before).map(|(seq, _)| *seq).collect();
+        for seq in settled {
+            self.settle(seq, timers);
+        }
+    }
+
+    /// Begins anew where the subscription stands now. The consumers stay, with nothing out.
+    pub(crate) fn restart(&mut self, env: &mut Env<'_>) {
+        let mut before = std::mem::replace(self, Queue::new(self.id, env.facts));
+        self.consumers = std::mem::take(&mut before.consumers);
+        self.consumers.values_mut().for_each(Consumer::reset);
+        self.turn = self.consumers.keys().copied().collect();
+        self.dispatches = before.dispatches;
+        self.run = before.run;
+        before.close(env.timers);
+    }
+
     /// Takes back a message whose failed attempt was written down, and with it the later ones of its key.
-    pub(crate) fn fail(&mut self, seq: Seq, env: &mut Env<'_>) {
-        let Some(Message { meta: Meta { key, .. }, .. }) = self.held.get(&seq) else { return };
-        let key = *key;
-        if let Some(key) = key {
+    pub(crate) fn fail(&mut self, seq: Seq, reason: FailReason, env: &mut Env<'_>) {
+        let Some(message) = self.held.get_mut(&seq) else { return };
+        if reason != FailReason::Lost {
+            // Its consumer has lived through it.
+            message.losses = 0;
+        }
+        if let Some(key) = message.meta.key {
             self.recall_later(key, seq, env.timers);
         }
         self.rest(seq, false, env);
@@ -306,7 +373,8 @@ impl Queue {
     }
 
     /// Forgets everything, as the subscription is deleted.
-    pub(crate) fn close(self, timers: &mut Timers) {
+    pub(crate) fn close(mut self, timers: &mut Timers) {
+        self.sleep(None, timers);
         for (seq, message) in self.held {
             if let State::Out { deadline: at, .. } | State::Delayed { until: at } = message.state {
                 timers.remove(at, self.id, seq);
@@ -316,19 +384,21 @@ impl Queue {
 
     fn shift(&mut self, seq: Seq, to: State, timers: &mut Timers) {
         let message = self.held.get_mut(&seq).expect("only a held message changes its state");
-        let from = std::mem::replace(&mut message.state, to);
-        let meta = message.meta;
-        self.unmark(seq, meta, from, timers);
-        self.mark(seq, meta, to, timers);
+        let from = *message;
+        message.state = to;
+        let to = *message;
+        self.unmark(seq, from, timers);
+        self.mark(seq, to, timers);
     }
 
     /// Enters a state everywhere but in the message itself and the rows of its key.
-    fn mark(&mut self, seq: Seq, meta: Meta, state: State, timers: &mut Timers) {
+    fn mark(&mut self, seq: Seq, message: Message, timers: &mut Timers) {
+        let Message { meta, state, losses } = message;
         match state {
             State::Waiting => {
                 self.counts.waiting += 1;
                 if meta.key.is_none() {
-                    self.ready.insert(seq);
+                    self.put_up(seq, losses);
                 }
             }
             State::Out { consumer, deadline, .. } => {
@@ -348,12 +418,13 @@ impl Queue {
     }
 
     /// Undoes [`Queue::mark`].
-    fn unmark(&mut self, seq: Seq, meta: Meta, state: State, timers: &mut Timers) {
+    fn unmark(&mut self, seq: Seq, message: Message, timers: &mut Timers) {
+        let Message { meta, state, losses } = message;
         match state {
             State::Waiting => {
                 self.counts.waiting -= 1;
                 if meta.key.is_none() {
-                    self.ready.remove(&seq);
+                    self.take_down(seq, losses);
                 }
             }
             State::Out { consumer: id, deadline, .. } => {
@@ -362,6 +433,7 @@ impl Queue {
                 timers.remove(deadline, self.id, seq);
                 if let Some(consumer) = self.consumers.get_mut(&id) {
                     consumer.give_back(meta.bytes);
+                    consumer.trial = consumer.trial.filter(|trial| *trial != seq);
                     if !consumer.in_turn {
                         consumer.in_turn = true;
                         self.turn.push_back(id);

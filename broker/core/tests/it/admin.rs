@@ -15,11 +15,11 @@ fn a_name_is_taken_once_and_ids_are_never_taken_again() {
     let subscription = world.subscription("payment", "orders", |_| {});
     let before = world.broker.snapshot();
     let mut out = Output::new();
-    let config = TopicConfig { name: topic_name("orders"), labels: Labels::default() };
+    let config = TopicConfig::new(topic_name("orders"));
     assert_eq!(world.broker.handle_create_topic(config, &mut out), Err(Error::TopicExists(topic_name("orders"))));
     let config = SubscriptionConfig::new(subscription_name("payment"), topic_name("orders"));
     assert_eq!(
-        world.broker.handle_create_subscription(config, &mut out),
+        world.broker.handle_create_subscription(config, world.now, &mut out),
         Err(Error::SubscriptionExists(subscription_name("payment")))
     );
     assert!(out.records.is_empty() && out.effects.is_empty());
@@ -45,12 +45,12 @@ fn what_does_not_exist_is_not_found_and_nothing_changes() {
     assert_eq!(world.modify("nobody", &[], 0), Err(missing()));
     let mut out = Output::new();
     let config = SubscriptionConfig::new(subscription_name("payment"), topic_name("nothing"));
-    let created = world.broker.handle_create_subscription(config, &mut out);
+    let created = world.broker.handle_create_subscription(config, world.now, &mut out);
     assert_eq!(created, Err(Error::TopicNotFound(topic_name("nothing"))));
     world.topic("orders");
     let mut config = SubscriptionConfig::new(subscription_name("payment"), topic_name("orders"));
     config.dead_letter = Some(DeadLetterPolicy::new(topic_name("nothing"), ATTEMPTS_MIN).unwrap());
-    let created = world.broker.handle_create_subscription(config, &mut out);
+    let created = world.broker.handle_create_subscription(config, world.now, &mut out);
     assert_eq!(created, Err(Error::TopicNotFound(topic_name("nothing"))));
     assert_eq!(world.records.len(), 2, "only the start and the topic are on record");
     assert!(out.records.is_empty());
@@ -64,7 +64,7 @@ fn lists_are_sorted_by_name_and_paged_within_a_project() {
         world.subscription(id, "delta", |_| {});
         let mut out = Output::new();
         let name = format!("projects/tests/topics/{id}").parse().unwrap();
-        world.broker.handle_create_topic(TopicConfig { name, labels: Labels::default() }, &mut out).unwrap();
+        world.broker.handle_create_topic(TopicConfig::new(name), &mut out).unwrap();
     }
     let ids = |topics: Vec<TopicView>| topics.iter().map(|t| t.config.name.id().to_owned()).collect::<Vec<_>>();
     assert_eq!(ids(world.broker.topics(&project(), None, 3)), ["alpha", "bravo", "charlie"]);
@@ -144,12 +144,12 @@ fn topics_subscriptions_and_consumers_stop_at_their_limits() {
     let exhausted = |what| Error::ResourceExhausted { what, max: 2 };
     world.topic("first");
     world.topic("second");
-    let config = TopicConfig { name: topic_name("third"), labels: Labels::default() };
+    let config = TopicConfig::new(topic_name("third"));
     assert_eq!(world.broker.handle_create_topic(config, &mut out), Err(exhausted("topics")));
     world.subscription("first", "first", |_| {});
     world.subscription("second", "first", |_| {});
     let config = SubscriptionConfig::new(subscription_name("third"), topic_name("first"));
-    assert_eq!(world.broker.handle_create_subscription(config, &mut out), Err(exhausted("subscriptions")));
+    assert_eq!(world.broker.handle_create_subscription(config, world.now, &mut out), Err(exhausted("subscriptions")));
     world.attach("first", stream(1));
     let second = world.attach("first", stream(1));
     assert_eq!(world.try_attach("first", stream(1)), Err(exhausted("consumers of one subscription")));

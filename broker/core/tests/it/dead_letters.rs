@@ -51,6 +51,7 @@ fn a_message_that_fails_too_often_goes_to_the_dead_letter_topic() {
         to: dead_letters.id,
         as_seq: Seq(1),
         time: Time(1_004_000),
+        filtered: Vec::new(),
     };
     assert!(world.records.contains(&forwarded), "{:?}", world.records);
     world.crash();
@@ -211,7 +212,7 @@ fn a_clock_that_went_back_between_two_runs_delays_no_longer_than_a_backoff_can()
         recovery.apply(record).unwrap();
     }
     let (mut out, now) = (Output::new(), Time(5_000));
-    let mut broker = recovery.begin(Limits::default(), 1, &mut out);
+    let mut broker = recovery.begin(Limits::default(), 1, Time(0), &mut out);
     let name = broker.subscription_by_id(received[0].subscription).unwrap().config.name;
     broker.handle_attach(ConsumerId(1), &name, stream(0), now, &mut out).unwrap();
     broker.handle_loaded(received[0].subscription, Seq(1), &[(Seq(1), plain(10))], Seq(2), now, &mut out);

@@ -179,7 +179,7 @@ fn an_answer_that_nobody_waits_for_is_ignored() {
     let metas = [(Seq(2), plain(10))];
     world.broker.handle_loaded(id, Seq(2), &metas, Seq(3), world.now, &mut out);
     world.broker.handle_loaded(SubscriptionId(99), Seq(65), &metas, Seq(3), world.now, &mut out);
-    assert_eq!(world.broker.handle_forwarded(id, Seq(2), plain(10), world.now, &mut out), None);
+    assert_eq!(world.broker.handle_forwarded(id, Seq(2), plain(10), |_| None, world.now, &mut out), None);
     assert!(out.records.is_empty() && out.effects.is_empty());
     assert_eq!(world.stats("payment"), before);
 }

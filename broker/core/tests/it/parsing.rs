@@ -64,3 +64,36 @@ fn labels_are_taken_up_to_their_limits_and_not_beyond() {
     assert!(count(LABELS_MAX).is_ok());
     assert!(count(LABELS_MAX + 1).is_err());
 }
+
+#[test]
+fn times_to_keep_and_to_expire_have_their_ranges() {
+    for (ms, fits) in [
+        (RETENTION_MS_MIN - 1, false),
+        (RETENTION_MS_MIN, true),
+        (RETENTION_MS_MAX, true),
+        (RETENTION_MS_MAX + 1, false),
+    ] {
+        match Retention::from_ms(ms) {
+            Ok(retention) => assert!(fits && retention.ms() == ms),
+            Err(error) => {
+                assert!(!fits && matches!(error, Error::InvalidArgument { field: "message_retention_duration", .. }));
+            }
+        }
+    }
+    for (ms, fits) in [(EXPIRATION_MS_MIN - 1, false), (EXPIRATION_MS_MIN, true), (u64::MAX, true)] {
+        match Expiration::from_ms(ms) {
+            Ok(expiration) => assert!(fits && expiration.ms() == ms),
+            Err(error) => {
+                assert!(!fits && matches!(error, Error::InvalidArgument { field: "expiration_policy.ttl", .. }));
+            }
+        }
+    }
+    let config = SubscriptionConfig::new(
+        "projects/p/subscriptions/payment".parse().unwrap(),
+        "projects/p/topics/orders".parse().unwrap(),
+    );
+    assert_eq!(config.retention.ms(), 7 * 24 * 3_600_000);
+    assert_eq!(config.expiration.map(Expiration::ms), Some(31 * 24 * 3_600_000));
+    assert_eq!("projects/p/snapshots/monday".parse::<SnapshotName>().unwrap().id(), "monday");
+    assert!("projects/p/topics/monday".parse::<SnapshotName>().is_err());
+}

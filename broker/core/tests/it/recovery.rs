@@ -77,17 +77,17 @@ fn a_snapshot_and_the_records_after_it_come_to_the_same_as_all_records() {
 fn the_same_seed_and_inputs_give_the_same_output() {
     let outputs = [7, 7, 8].map(|seed| {
         let mut out = Output::new();
-        let mut broker = Recovery::new().begin(Limits::default(), seed, &mut out);
-        let topic = TopicConfig { name: topic_name("orders"), labels: Labels::default() };
+        let mut broker = Recovery::new().begin(Limits::default(), seed, Time(0), &mut out);
+        let topic = TopicConfig::new(topic_name("orders"));
         broker.handle_create_topic(topic, &mut out).unwrap();
         let mut config = SubscriptionConfig::new(subscription_name("payment"), topic_name("orders"));
         config.retry = Some(RetryPolicy::new(100_000, 600_000).unwrap());
-        broker.handle_create_subscription(config, &mut out).unwrap();
+        broker.handle_create_subscription(config, Time(0), &mut out).unwrap();
         for consumer in 1..4 {
             let name = subscription_name("payment");
             broker.handle_attach(ConsumerId(consumer), &name, stream(0), Time(0), &mut out).unwrap();
         }
-        broker.handle_publish(&topic_name("orders"), &[plain(1); 50], Time(0), &mut out).unwrap();
+        broker.handle_publish(&topic_name("orders"), &[plain(1); 50], |_, _| None, Time(0), &mut out).unwrap();
         broker.handle_timeout(Time(10_000), &mut out);
         out
     });
@@ -110,14 +110,15 @@ fn a_journal_that_is_not_ours_is_refused() {
         not_before: Time(0),
         reason: FailReason::Nacked,
     };
-    let published = |topic, first| Record::Published { topic, first: Seq(first), count: 1, time: Time(0) };
+    let published =
+        |topic, first| Record::Published { topic, first: Seq(first), count: 1, time: Time(0), filtered: Vec::new() };
     let config = world.broker.subscription_by_id(subscription).unwrap().config;
     let refused = [
         (Record::Started { epoch: 3 }, ReplayError::Epoch { last: 1, found: 3 }),
         (Record::TopicCreated { id: topic.id, config: topic.config.clone() }, ReplayError::TopicTwice(topic.id)),
         (Record::TopicDeleted { id: TopicId(9) }, ReplayError::TopicUnknown(TopicId(9))),
         (
-            Record::SubscriptionCreated { id: subscription, topic: topic.id, config, start: Seq(0) },
+            Record::SubscriptionCreated { id: subscription, topic: topic.id, config, start: Seq(0), time: Time(0) },
             ReplayError::SubscriptionTwice(subscription),
         ),
         (Record::SubscriptionDeleted { id: SubscriptionId(9) }, ReplayError::SubscriptionUnknown(SubscriptionId(9))),

@@ -2,9 +2,11 @@
 //! hears of it.
 
 mod inspect;
+mod mask;
 mod parse;
 mod publisher;
 mod received;
+mod rest;
 mod settings;
 mod status;
 mod streaming_pull;
@@ -13,6 +15,7 @@ mod subscriber;
 pub(crate) use inspect::Inspector;
 pub(crate) use parse::REQUEST_BYTES_MAX;
 pub(crate) use publisher::Publisher;
+pub(crate) use rest::with_rest;
 pub(crate) use settings::{subscription_config, topic_config};
 pub(crate) use status::Invalid;
 pub(crate) use subscriber::Subscriber;

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use broker_core::{AckDeadline, NameError};
+use broker_core::{AckDeadline, NameError, Time};
 use orderflow_proto::google::pubsub::v1 as pb;
 use prost::Message as _;
 
@@ -65,15 +65,29 @@ pub(super) fn lease_ms(field: &str, seconds: i32) -> Result<u32, Invalid> {
 }
 
 /// A span of time that is not negative and a whole number of milliseconds.
-pub(super) fn duration_ms(field: &str, duration: &prost_types::Duration) -> Result<u32, Invalid> {
+pub(super) fn duration_ms(field: &str, duration: &prost_types::Duration) -> Result<u64, Invalid> {
     let whole = u64::try_from(duration.seconds).ok().zip(u64::try_from(duration.nanos).ok());
     let (seconds, nanos) = whole.ok_or_else(|| Invalid::new(field, "must not be negative"))?;
     if nanos % 1_000_000 != 0 || nanos >= 1_000_000_000 {
         return Err(Invalid::new(field, "must be a whole number of milliseconds"));
     }
-    let ms = seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000);
-    // What does not fit is far beyond every range, which the core checks.
-    Ok(u32::try_from(ms).unwrap_or(u32::MAX))
+    Ok(seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000))
+}
+
+/// A point in time in milliseconds since the Unix epoch, rounded up: whatever was before it in milliseconds was before
+/// it. What lies before the epoch counts as the epoch.
+pub(super) fn time_ms(field: &str, time: &prost_types::Timestamp) -> Result<Time, Invalid> {
+    let nanos = u64::try_from(time.nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    let nanos = nanos.ok_or_else(|| Invalid::new(field, format!("{} ns are not within a second", time.nanos)))?;
+    let Ok(seconds) = u64::try_from(time.seconds) else { return Ok(Time(0)) };
+    Ok(Time(seconds.saturating_mul(1_000).saturating_add(nanos.div_ceil(1_000_000))))
+}
+
+/// A point in time on the wire.
+pub(super) fn timestamp(ms: u64) -> prost_types::Timestamp {
+    let seconds = i64::try_from(ms / 1_000).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(ms % 1_000 * 1_000_000).unwrap_or_default();
+    prost_types::Timestamp { seconds, nanos }
 }
 
 /// The number of ack ids, at least one.

@@ -1,13 +1,13 @@
 //! The `google.pubsub.v1.Publisher` service.
 
-use broker_core::{ProjectName, TopicName};
+use broker_core::{ProjectName, TopicConfig, TopicName};
 use orderflow_proto::google::pubsub::v1 as pb;
 use orderflow_proto::google::pubsub::v1::publisher_server;
 use tonic::{Request, Response, Status};
 
 use super::parse::{messages, name, next_page_token, page};
-use super::settings;
-use super::status::unbuilt;
+use super::status::Invalid;
+use super::{mask, settings};
 use crate::engine::Engine;
 
 /// Manages topics and takes messages.
@@ -82,21 +82,41 @@ impl<E: Engine> publisher_server::Publisher for Publisher<E> {
         Ok(Response::new(()))
     }
 
-    async fn update_topic(&self, _: Request<pb::UpdateTopicRequest>) -> Result<Response<pb::Topic>, Status> {
-        Err(unbuilt("UpdateTopic"))
+    async fn update_topic(&self, request: Request<pb::UpdateTopicRequest>) -> Result<Response<pb::Topic>, Status> {
+        let pb::UpdateTopicRequest { topic, update_mask } = request.into_inner();
+        let update = topic.ok_or_else(|| Invalid::new("topic", "must be set"))?;
+        let topic = name("topic.name", &update.name)?;
+        let paths = mask::paths(update_mask)?;
+        let change = move |config: &TopicConfig| {
+            let mut topic = settings::topic(config);
+            mask::update_topic(&mut topic, &update, &paths)?;
+            Ok(settings::topic_config(topic).map_err(|invalid| invalid.within("topic"))?)
+        };
+        Ok(Response::new(settings::topic(&self.engine.update_topic(topic, change).await?)))
     }
 
     async fn list_topic_snapshots(
         &self,
-        _: Request<pb::ListTopicSnapshotsRequest>,
+        request: Request<pb::ListTopicSnapshotsRequest>,
     ) -> Result<Response<pb::ListTopicSnapshotsResponse>, Status> {
-        Err(unbuilt("ListTopicSnapshots"))
+        let request = request.into_inner();
+        let topic: TopicName = name("topic", &request.topic)?;
+        let page = page(request.page_size, &request.page_token)?;
+        let limit = page.limit;
+        let found = self.engine.topic_snapshots(topic, page).await?;
+        let next_page_token = next_page_token(limit, found.len(), found.last().map(|name| name.as_str()));
+        Ok(Response::new(pb::ListTopicSnapshotsResponse {
+            snapshots: found.iter().map(ToString::to_string).collect(),
+            next_page_token,
+        }))
     }
 
     async fn detach_subscription(
         &self,
-        _: Request<pb::DetachSubscriptionRequest>,
+        request: Request<pb::DetachSubscriptionRequest>,
     ) -> Result<Response<pb::DetachSubscriptionResponse>, Status> {
-        Err(unbuilt("DetachSubscription"))
+        let subscription = name("subscription", &request.into_inner().subscription)?;
+        self.engine.detach_subscription(subscription).await?;
+        Ok(Response::new(pb::DetachSubscriptionResponse {}))
     }
 }

@@ -2,6 +2,7 @@
 
 use orderflow_proto::google::pubsub::v1 as pb;
 
+use super::parse::timestamp;
 use crate::engine::Lease;
 
 pub(super) fn message(lease: Lease) -> pb::ReceivedMessage {
@@ -15,10 +16,4 @@ pub(super) fn message(lease: Lease) -> pb::ReceivedMessage {
     // 0 says that attempts are not counted for anybody to see.
     let delivery_attempt = lease.attempt.map_or(0, |attempt| attempt.try_into().unwrap_or(i32::MAX));
     pb::ReceivedMessage { ack_id: lease.ack_id.0, message: Some(message), delivery_attempt }
-}
-
-fn timestamp(ms: u64) -> prost_types::Timestamp {
-    let seconds = i64::try_from(ms / 1_000).unwrap_or(i64::MAX);
-    let nanos = i32::try_from(ms % 1_000 * 1_000_000).unwrap_or_default();
-    prost_types::Timestamp { seconds, nanos }
 }

@@ -1,15 +1,16 @@
-//! Topics and subscriptions: from the wire to settings and back. What the broker does not honour is refused.
+//! Topics, subscriptions and snapshots: from the wire to settings and back. What the broker does not honour is refused.
 
 use std::collections::{BTreeMap, HashMap};
 
 use broker_core::{
-    AckDeadline, DELETED_TOPIC, DeadLetterPolicy, Labels, RetryPolicy, SubscriptionConfig, TopicConfig, TopicName,
+    AckDeadline, DELETED_TOPIC, DeadLetterPolicy, Expiration, Filter, Labels, Retention, RetryPolicy,
+    SubscriptionConfig, Time, TopicConfig, TopicName,
 };
 use orderflow_proto::google::pubsub::v1 as pb;
 
-use super::parse::{duration_ms, name};
+use super::parse::{duration_ms, name, time_ms, timestamp};
 use super::status::Invalid;
-use crate::engine::Subscription;
+use crate::engine::{Snapshot, Subscription};
 
 /// The least backoff of a retry policy that names none, in milliseconds, as the public API says.
 const BACKOFF_MS_MIN_DEFAULT: u32 = 10_000;
@@ -38,18 +39,22 @@ pub(crate) fn topic_config(topic: pb::Topic) -> Result<TopicConfig, Invalid> {
         ("kms_key_name", !kms_key_name.is_empty()),
         ("schema_settings", schema_settings.is_some()),
         ("satisfies_pzs", satisfies_pzs),
-        ("message_retention_duration", message_retention_duration.is_some()),
         ("ingestion_data_source_settings", ingestion_data_source_settings.is_some()),
         ("message_transforms", !message_transforms.is_empty()),
         ("tags", !tags.is_empty()),
     ])?;
-    Ok(TopicConfig { name: name("name", &topic_name)?, labels: labels_of(labels)? })
+    Ok(TopicConfig {
+        name: name("name", &topic_name)?,
+        labels: labels_of(labels)?,
+        retention: retention(message_retention_duration)?,
+    })
 }
 
 pub(super) fn topic(config: &TopicConfig) -> pb::Topic {
     pb::Topic {
         name: config.name.as_str().to_owned(),
         labels: labels_to(&config.labels),
+        message_retention_duration: config.retention.map(|retention| duration(retention.ms())),
         state: pb::topic::State::Active.into(),
         ..Default::default()
     }
@@ -82,19 +87,12 @@ pub(crate) fn subscription_config(subscription: pb::Subscription) -> Result<Subs
         message_transforms,
         tags,
     } = subscription;
+    refuse_push(push_config.as_ref())?;
     refuse([
-        // Clients send an empty push configuration for a pull subscription.
-        ("push_config", push_config.is_some_and(|config| config != pb::PushConfig::default())),
         ("bigquery_config", bigquery_config.is_some()),
         ("cloud_storage_config", cloud_storage_config.is_some()),
         ("bigtable_config", bigtable_config.is_some()),
-        ("retain_acked_messages", retain_acked_messages),
-        ("message_retention_duration", message_retention_duration.is_some()),
-        // A policy without a time to live means that the subscription never expires, which is so.
-        ("expiration_policy.ttl", expiration_policy.is_some_and(|policy| policy.ttl.is_some())),
-        ("filter", !filter.is_empty()),
         ("detached", detached),
-        ("enable_exactly_once_delivery", enable_exactly_once_delivery),
         ("message_transforms", !message_transforms.is_empty()),
         ("tags", !tags.is_empty()),
     ])?;
@@ -106,15 +104,31 @@ pub(crate) fn subscription_config(subscription: pb::Subscription) -> Result<Subs
         ordering: enable_message_ordering,
         retry: retry_policy.as_ref().map(retry).transpose().map_err(|invalid| invalid.within("retry_policy"))?,
         dead_letter: dead_letter_policy.as_ref().map(dead_letter).transpose()?,
+        filter: filter_of(&filter)?,
+        retain_acked: retain_acked_messages,
+        retention: retention(message_retention_duration)?.unwrap_or_default(),
+        exactly_once: enable_exactly_once_delivery,
+        expiration: expiration(expiration_policy)?,
     })
 }
 
 pub(super) fn subscription(subscription: &Subscription) -> pb::Subscription {
-    let Subscription { config, topic_deleted } = subscription;
+    let Subscription { config, topic_deleted, topic_retention, detached } = subscription;
     let topic = if *topic_deleted { DELETED_TOPIC } else { config.topic.as_str() };
+    pb::Subscription {
+        topic: topic.to_owned(),
+        detached: *detached,
+        topic_message_retention_duration: topic_retention.map(|retention| duration(retention.ms())),
+        state: pb::subscription::State::Active.into(),
+        ..subscription_settings(config)
+    }
+}
+
+/// What was asked for, without what the broker adds when it answers.
+pub(super) fn subscription_settings(config: &SubscriptionConfig) -> pb::Subscription {
     let retry = |policy: &RetryPolicy| pb::RetryPolicy {
-        minimum_backoff: Some(duration(policy.backoff_ms_min())),
-        maximum_backoff: Some(duration(policy.backoff_ms_max())),
+        minimum_backoff: Some(duration(policy.backoff_ms_min().into())),
+        maximum_backoff: Some(duration(policy.backoff_ms_max().into())),
     };
     let dead_letter = |policy: &DeadLetterPolicy| pb::DeadLetterPolicy {
         dead_letter_topic: policy.topic().as_str().to_owned(),
@@ -122,20 +136,44 @@ pub(super) fn subscription(subscription: &Subscription) -> pb::Subscription {
     };
     pb::Subscription {
         name: config.name.as_str().to_owned(),
-        topic: topic.to_owned(),
+        topic: config.topic.as_str().to_owned(),
         ack_deadline_seconds: (config.ack_deadline.ms() / 1_000).try_into().unwrap_or(i32::MAX),
         labels: labels_to(&config.labels),
         enable_message_ordering: config.ordering,
-        // Says that the subscription never expires.
-        expiration_policy: Some(pb::ExpirationPolicy { ttl: None }),
+        retain_acked_messages: config.retain_acked,
+        message_retention_duration: Some(duration(config.retention.ms())),
+        // A policy without a time says that the subscription never expires.
+        expiration_policy: Some(pb::ExpirationPolicy { ttl: config.expiration.map(|time| duration(time.ms())) }),
+        filter: config.filter.as_ref().map(Filter::to_string).unwrap_or_default(),
+        enable_exactly_once_delivery: config.exactly_once,
         retry_policy: config.retry.as_ref().map(retry),
         dead_letter_policy: config.dead_letter.as_ref().map(dead_letter),
-        state: pb::subscription::State::Active.into(),
         ..Default::default()
     }
 }
 
-fn refuse<const N: usize>(settings: [(&str, bool); N]) -> Result<(), Invalid> {
+pub(super) fn snapshot(snapshot: &Snapshot) -> pb::Snapshot {
+    let Snapshot { name, topic, labels, expires } = snapshot;
+    pb::Snapshot {
+        name: name.as_str().to_owned(),
+        topic: topic.as_ref().map_or(DELETED_TOPIC, TopicName::as_str).to_owned(),
+        expire_time: Some(timestamp(expires.0)),
+        labels: labels_to(labels),
+    }
+}
+
+/// The labels and the time of expiry of a snapshot.
+pub(super) fn snapshot_settings(snapshot: pb::Snapshot) -> Result<(Labels, Time), Invalid> {
+    let expires = snapshot.expire_time.ok_or_else(|| Invalid::new("expire_time", "must be set"))?;
+    Ok((labels_of(snapshot.labels)?, time_ms("expire_time", &expires)?))
+}
+
+/// Refuses a push configuration, but for the empty one that clients send for a pull subscription.
+pub(super) fn refuse_push(config: Option<&pb::PushConfig>) -> Result<(), Invalid> {
+    refuse([("push_config", config.is_some_and(|config| *config != pb::PushConfig::default()))])
+}
+
+pub(super) fn refuse<const N: usize>(settings: [(&str, bool); N]) -> Result<(), Invalid> {
     match settings.into_iter().find(|(_, is_set)| *is_set) {
         Some((field, _)) => Err(Invalid::new(field, "is not honoured yet, so it must not be set")),
         None => Ok(()),
@@ -151,7 +189,8 @@ fn ack_deadline(seconds: i32) -> Result<AckDeadline, Invalid> {
 
 fn retry(policy: &pb::RetryPolicy) -> Result<RetryPolicy, Invalid> {
     let backoff = |field, value: Option<_>, default| match value {
-        Some(value) => duration_ms(field, &value),
+        // What does not fit is far beyond the range, which the core checks.
+        Some(value) => duration_ms(field, &value).map(|ms| u32::try_from(ms).unwrap_or(u32::MAX)),
         None => Ok(default),
     };
     let min = backoff("minimum_backoff", policy.minimum_backoff, BACKOFF_MS_MIN_DEFAULT)?;
@@ -173,7 +212,27 @@ fn dead_letter(policy: &pb::DeadLetterPolicy) -> Result<DeadLetterPolicy, Invali
     DeadLetterPolicy::new(topic, attempts_max).map_err(super::parse::invalid)
 }
 
-fn labels_of(labels: HashMap<String, String>) -> Result<Labels, Invalid> {
+fn retention(duration: Option<prost_types::Duration>) -> Result<Option<Retention>, Invalid> {
+    let Some(duration) = duration else { return Ok(None) };
+    let ms = duration_ms("message_retention_duration", &duration)?;
+    Retention::from_ms(ms).map(Some).map_err(super::parse::invalid)
+}
+
+fn expiration(policy: Option<pb::ExpirationPolicy>) -> Result<Option<Expiration>, Invalid> {
+    let Some(policy) = policy else { return Ok(Some(Expiration::default())) };
+    let Some(ttl) = policy.ttl else { return Ok(None) };
+    let ms = duration_ms("expiration_policy.ttl", &ttl)?;
+    Expiration::from_ms(ms).map(Some).map_err(super::parse::invalid)
+}
+
+fn filter_of(text: &str) -> Result<Option<Filter>, Invalid> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    Filter::parse(text).map(Some).map_err(|error| Invalid::new("filter", error))
+}
+
+pub(super) fn labels_of(labels: HashMap<String, String>) -> Result<Labels, Invalid> {
     Labels::new(labels.into_iter().collect::<BTreeMap<_, _>>()).map_err(super::parse::invalid)
 }
 
@@ -181,7 +240,8 @@ fn labels_to(labels: &Labels) -> HashMap<String, String> {
     labels.as_map().iter().map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-fn duration(ms: u32) -> prost_types::Duration {
-    let nanos = (ms % 1_000) * 1_000_000;
-    prost_types::Duration { seconds: i64::from(ms / 1_000), nanos: nanos.try_into().unwrap_or_default() }
+fn duration(ms: u64) -> prost_types::Duration {
+    let seconds = i64::try_from(ms / 1_000).unwrap_or(i64::MAX);
+    let nanos = i32::try_from(ms % 1_000 * 1_000_000).unwrap_or_default();
+    prost_types::Duration { seconds, nanos }
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use broker_core::{AckDeadline, SubscriptionName};
 use orderflow_proto::google::pubsub::v1 as pb;
-use orderflow_proto::google::pubsub::v1::streaming_pull_response::SubscriptionProperties;
+use orderflow_proto::google::pubsub::v1::streaming_pull_response::{
+    AcknowledgeConfirmation, ModifyAckDeadlineConfirmation, SubscriptionProperties,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +16,7 @@ use super::parse::{ack_deadline, ack_ids_max, lease_ms, name};
 use super::received;
 use super::status::{Invalid, stopping};
 use crate::connection::ConnectionInfo;
-use crate::engine::{AckId, DeadlineChange, Ending, Engine, Flow, LeaseControl, Leases};
+use crate::engine::{AckId, Confirmation, DeadlineChange, Ending, Engine, Flow, LeaseControl, Leases};
 
 /// An idle stream sends an empty response this often to a client that knows how to take it as a sign of life.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -22,6 +24,8 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 const HEARTBEAT_PROTOCOL_VERSION: i64 = 1;
 /// Responses that wait for the client to read them. More would only sit here while their leases run.
 const RESPONSES_MAX: usize = 1;
+/// Confirmations that wait for the client to read them. While there are so many, none of its requests is read.
+const CONFIRMATIONS_MAX: usize = 16;
 /// How long after a stream's end its connection may take to end as well, for the two to count as one event.
 const LOST_GRACE: Duration = Duration::from_millis(50);
 
@@ -90,9 +94,10 @@ impl<E: Engine> Session<E> {
 
         let mut leases = self.engine.subscribe(opening.subscription.clone(), opening.flow).await?;
         let control = leases.control();
+        let (confirm, confirmed) = mpsc::channel(CONFIRMATIONS_MAX);
         let end = tokio::select! {
-            end = self.uplink(&opening, changes, requests, control) => end,
-            end = downlink(&mut leases, responses, opening.heartbeat) => end,
+            end = self.uplink(&opening, changes, requests, control, &confirm) => end,
+            end = downlink(&mut leases, confirmed, responses, opening.heartbeat) => end,
             () = self.connection.lost.cancelled() => End::Gone,
             () = responses.closed() => End::Gone,
             () = self.stop.cancelled() => End::Failed(stopping()),
@@ -111,11 +116,15 @@ impl<E: Engine> Session<E> {
         first: Changes,
         mut requests: Streaming<pb::StreamingPullRequest>,
         control: impl LeaseControl,
+        confirm: &mpsc::Sender<pb::StreamingPullResponse>,
     ) -> End {
         let mut changes = first;
         loop {
-            if let Err(status) = self.apply(opening, changes, &control).await {
-                return End::Failed(status);
+            match self.apply(opening, changes, &control).await {
+                // The other end lives as long as this one.
+                Ok(Some(confirmation)) => confirm.send(confirmation).await.unwrap_or_default(),
+                Ok(None) => {}
+                Err(status) => return End::Failed(status),
             }
             changes = match requests.message().await {
                 Ok(Some(request)) => match opening.check_later(&request).and_then(|()| Changes::parse(request)) {
@@ -129,17 +138,26 @@ impl<E: Engine> Session<E> {
         }
     }
 
-    async fn apply(&self, opening: &Opening, changes: Changes, control: &impl LeaseControl) -> Result<(), Status> {
+    /// Answers with what is to be confirmed, which is nothing unless the subscription delivers exactly once.
+    async fn apply(
+        &self,
+        opening: &Opening,
+        changes: Changes,
+        control: &impl LeaseControl,
+    ) -> Result<Option<pb::StreamingPullResponse>, Status> {
+        let mut confirmations = pb::StreamingPullResponse::default();
         if let Some(deadline) = changes.stream_deadline {
             control.set_ack_deadline(deadline).await?;
         }
         if !changes.deadlines.is_empty() {
-            self.engine.modify_ack_deadline(opening.subscription.clone(), changes.deadlines).await?;
+            let changed = self.engine.modify_ack_deadline(opening.subscription.clone(), changes.deadlines).await?;
+            confirmations.modify_ack_deadline_confirmation = modified(changed);
         }
         if !changes.acks.is_empty() {
-            self.engine.acknowledge(opening.subscription.clone(), changes.acks).await?;
+            let acked = self.engine.acknowledge(opening.subscription.clone(), changes.acks).await?;
+            confirmations.acknowledge_confirmation = acknowledged(acked);
         }
-        Ok(())
+        Ok(Some(confirmations).filter(|confirmations| *confirmations != Default::default()))
     }
 
     /// What becomes of the leases: a consumer whose connection ended does not come back for them.
@@ -152,25 +170,61 @@ impl<E: Engine> Session<E> {
     }
 }
 
-/// Sends leases as the client reads them, and heartbeats when there are none.
-async fn downlink(leases: &mut impl Leases, responses: &mpsc::Sender<Response>, heartbeat: Option<Duration>) -> End {
-    let properties =
-        SubscriptionProperties { exactly_once_delivery_enabled: false, message_ordering_enabled: leases.is_ordered() };
+/// Sends leases and confirmations as the client reads them, and heartbeats when there are none.
+async fn downlink(
+    leases: &mut impl Leases,
+    mut confirmed: mpsc::Receiver<pb::StreamingPullResponse>,
+    responses: &mpsc::Sender<Response>,
+    heartbeat: Option<Duration>,
+) -> End {
     loop {
         let Ok(permit) = responses.reserve().await else { return End::Gone };
-        let next = match heartbeat {
-            Some(idle) => tokio::time::timeout(idle, leases.next()).await.unwrap_or_else(|_| Ok(Vec::new())),
-            None => leases.next().await,
+        let mut response = tokio::select! {
+            next = leases.next() => match next {
+                Ok(leases) => pb::StreamingPullResponse {
+                    received_messages: leases.into_iter().map(received::message).collect(),
+                    ..Default::default()
+                },
+                Err(error) => return End::Failed(error.into()),
+            },
+            Some(confirmation) = confirmed.recv() => confirmation,
+            () = pass(heartbeat) => pb::StreamingPullResponse::default(),
         };
-        match next {
-            Ok(leases) => permit.send(Ok(pb::StreamingPullResponse {
-                received_messages: leases.into_iter().map(received::message).collect(),
-                subscription_properties: Some(properties),
-                ..Default::default()
-            })),
-            Err(error) => return End::Failed(error.into()),
-        }
+        response.subscription_properties = Some(SubscriptionProperties {
+            exactly_once_delivery_enabled: leases.is_exactly_once(),
+            message_ordering_enabled: leases.is_ordered(),
+        });
+        permit.send(Ok(response));
     }
+}
+
+async fn pass(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn acknowledged(acked: Confirmation) -> Option<AcknowledgeConfirmation> {
+    let Confirmation { exactly_once, done, failed } = acked;
+    exactly_once.then(|| AcknowledgeConfirmation {
+        ack_ids: texts(done),
+        invalid_ack_ids: texts(failed),
+        ..Default::default()
+    })
+}
+
+fn modified(changed: Confirmation) -> Option<ModifyAckDeadlineConfirmation> {
+    let Confirmation { exactly_once, done, failed } = changed;
+    exactly_once.then(|| ModifyAckDeadlineConfirmation {
+        ack_ids: texts(done),
+        invalid_ack_ids: texts(failed),
+        ..Default::default()
+    })
+}
+
+fn texts(ids: Vec<AckId>) -> Vec<String> {
+    ids.into_iter().map(|id| id.0).collect()
 }
 
 impl Opening {
@@ -262,6 +316,10 @@ mod tests {
             std::future::pending().await
         }
 
+        fn is_exactly_once(&self) -> bool {
+            false
+        }
+
         fn is_ordered(&self) -> bool {
             true
         }
@@ -293,7 +351,10 @@ mod tests {
     async fn an_idle_stream_sends_an_empty_response_every_thirty_seconds() {
         let (responses, mut received) = mpsc::channel(RESPONSES_MAX);
         let begun = Instant::now();
-        let stream = tokio::spawn(async move { downlink(&mut Silence, &responses, opening(1).heartbeat).await });
+        let stream =
+            tokio::spawn(
+                async move { downlink(&mut Silence, mpsc::channel(1).1, &responses, opening(1).heartbeat).await },
+            );
         for beat in 1..=3 {
             let response = received.recv().await.unwrap().unwrap();
             assert!(response.received_messages.is_empty());
@@ -307,7 +368,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_of_the_first_protocol_gets_no_empty_responses() {
         let (responses, mut received) = mpsc::channel(RESPONSES_MAX);
-        let stream = tokio::spawn(async move { downlink(&mut Silence, &responses, opening(0).heartbeat).await });
+        let stream =
+            tokio::spawn(
+                async move { downlink(&mut Silence, mpsc::channel(1).1, &responses, opening(0).heartbeat).await },
+            );
         let waited = tokio::time::timeout(100 * HEARTBEAT, received.recv()).await;
         assert!(waited.is_err(), "{waited:?}");
         stream.abort();

@@ -2,19 +2,20 @@
 
 use std::time::Duration;
 
-use broker_core::{ProjectName, SubscriptionName};
+use broker_core::{ProjectName, SubscriptionConfig, SubscriptionName};
 use orderflow_proto::google::pubsub::v1 as pb;
+use orderflow_proto::google::pubsub::v1::seek_request::Target;
 use orderflow_proto::google::pubsub::v1::subscriber_server;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::parse::{ack_ids, lease_ms, name, next_page_token, page};
-use super::status::{Invalid, stopping, unbuilt};
+use super::parse::{ack_ids, lease_ms, name, next_page_token, page, time_ms};
+use super::status::{Invalid, stopping};
 use super::streaming_pull::Session;
-use super::{received, settings};
+use super::{mask, received, settings};
 use crate::connection::ConnectionInfo;
-use crate::engine::{AckId, DeadlineChange, Engine, Subscription};
+use crate::engine::{self, AckId, Confirmation, DeadlineChange, Engine, Seek, Snapshot, Subscription};
 
 /// How long a pull waits for its first message before it answers with none. Clients give up after 60 s or more.
 const PULL_PATIENCE: Duration = Duration::from_secs(20);
@@ -46,9 +47,9 @@ impl<E: Engine> subscriber_server::Subscriber for Subscriber<E> {
         request: Request<pb::Subscription>,
     ) -> Result<Response<pb::Subscription>, Status> {
         let config = settings::subscription_config(request.into_inner())?;
-        let answer = settings::subscription(&Subscription { config: config.clone(), topic_deleted: false });
+        let created = Subscription::new(config.clone());
         self.engine.create_subscription(config).await?;
-        Ok(Response::new(answer))
+        Ok(Response::new(settings::subscription(&created)))
     }
 
     async fn get_subscription(
@@ -107,8 +108,7 @@ impl<E: Engine> subscriber_server::Subscriber for Subscriber<E> {
         let subscription = name("subscription", &request.subscription)?;
         ack_ids("ack_ids", &request.ack_ids)?;
         let ids = request.ack_ids.into_iter().map(AckId).collect();
-        self.engine.acknowledge(subscription, ids).await?;
-        Ok(Response::new(()))
+        confirm(self.engine.acknowledge(subscription, ids).await?)
     }
 
     async fn modify_ack_deadline(
@@ -121,8 +121,7 @@ impl<E: Engine> subscriber_server::Subscriber for Subscriber<E> {
         let deadline_ms = lease_ms("ack_deadline_seconds", request.ack_deadline_seconds)?;
         let change = |id| DeadlineChange { ack_id: AckId(id), deadline_ms };
         let changes = request.ack_ids.into_iter().map(change).collect();
-        self.engine.modify_ack_deadline(subscription, changes).await?;
-        Ok(Response::new(()))
+        confirm(self.engine.modify_ack_deadline(subscription, changes).await?)
     }
 
     /// Answers with the response's headers before it reads the first request: clients wait for them to send it.
@@ -137,39 +136,101 @@ impl<E: Engine> subscriber_server::Subscriber for Subscriber<E> {
 
     async fn update_subscription(
         &self,
-        _: Request<pb::UpdateSubscriptionRequest>,
+        request: Request<pb::UpdateSubscriptionRequest>,
     ) -> Result<Response<pb::Subscription>, Status> {
-        Err(unbuilt("UpdateSubscription"))
+        let pb::UpdateSubscriptionRequest { subscription, update_mask } = request.into_inner();
+        let update = subscription.ok_or_else(|| Invalid::new("subscription", "must be set"))?;
+        let subscription = name("subscription.name", &update.name)?;
+        let paths = mask::paths(update_mask)?;
+        let change = move |config: &SubscriptionConfig| {
+            let mut subscription = settings::subscription_settings(config);
+            mask::update_subscription(&mut subscription, &update, &paths)?;
+            Ok(settings::subscription_config(subscription).map_err(|invalid| invalid.within("subscription"))?)
+        };
+        Ok(Response::new(settings::subscription(&self.engine.update_subscription(subscription, change).await?)))
     }
 
-    async fn modify_push_config(&self, _: Request<pb::ModifyPushConfigRequest>) -> Result<Response<()>, Status> {
-        Err(unbuilt("ModifyPushConfig"))
+    /// Takes the configuration of a subscription that is pulled from, which every subscription has; refuses all others.
+    async fn modify_push_config(&self, request: Request<pb::ModifyPushConfigRequest>) -> Result<Response<()>, Status> {
+        let pb::ModifyPushConfigRequest { subscription, push_config } = request.into_inner();
+        let subscription = name("subscription", &subscription)?;
+        settings::refuse_push(push_config.as_ref())?;
+        self.engine.subscription(subscription).await?;
+        Ok(Response::new(()))
     }
 
-    async fn get_snapshot(&self, _: Request<pb::GetSnapshotRequest>) -> Result<Response<pb::Snapshot>, Status> {
-        Err(unbuilt("GetSnapshot"))
+    async fn create_snapshot(
+        &self,
+        request: Request<pb::CreateSnapshotRequest>,
+    ) -> Result<Response<pb::Snapshot>, Status> {
+        let pb::CreateSnapshotRequest { name: snapshot, subscription, labels, tags } = request.into_inner();
+        let snapshot = name("name", &snapshot)?;
+        let subscription = name("subscription", &subscription)?;
+        let labels = settings::labels_of(labels)?;
+        settings::refuse([("tags", !tags.is_empty())])?;
+        let created = self.engine.create_snapshot(snapshot, subscription, labels).await?;
+        Ok(Response::new(settings::snapshot(&created)))
+    }
+
+    async fn get_snapshot(&self, request: Request<pb::GetSnapshotRequest>) -> Result<Response<pb::Snapshot>, Status> {
+        let snapshot = name("snapshot", &request.into_inner().snapshot)?;
+        Ok(Response::new(settings::snapshot(&self.engine.snapshot(snapshot).await?)))
     }
 
     async fn list_snapshots(
         &self,
-        _: Request<pb::ListSnapshotsRequest>,
+        request: Request<pb::ListSnapshotsRequest>,
     ) -> Result<Response<pb::ListSnapshotsResponse>, Status> {
-        Err(unbuilt("ListSnapshots"))
+        let request = request.into_inner();
+        let project: ProjectName = name("project", &request.project)?;
+        let page = page(request.page_size, &request.page_token)?;
+        let limit = page.limit;
+        let found = self.engine.snapshots(project, page).await?;
+        let next_page_token = next_page_token(limit, found.len(), found.last().map(|found| found.name.as_str()));
+        Ok(Response::new(pb::ListSnapshotsResponse {
+            snapshots: found.iter().map(settings::snapshot).collect(),
+            next_page_token,
+        }))
     }
 
-    async fn create_snapshot(&self, _: Request<pb::CreateSnapshotRequest>) -> Result<Response<pb::Snapshot>, Status> {
-        Err(unbuilt("CreateSnapshot"))
+    async fn update_snapshot(
+        &self,
+        request: Request<pb::UpdateSnapshotRequest>,
+    ) -> Result<Response<pb::Snapshot>, Status> {
+        let pb::UpdateSnapshotRequest { snapshot, update_mask } = request.into_inner();
+        let update = snapshot.ok_or_else(|| Invalid::new("snapshot", "must be set"))?;
+        let snapshot = name("snapshot.name", &update.name)?;
+        let paths = mask::paths(update_mask)?;
+        let change = move |snapshot: &Snapshot| {
+            let mut shown = settings::snapshot(snapshot);
+            mask::update_snapshot(&mut shown, &update, &paths)?;
+            Ok(settings::snapshot_settings(shown).map_err(|invalid| invalid.within("snapshot"))?)
+        };
+        Ok(Response::new(settings::snapshot(&self.engine.update_snapshot(snapshot, change).await?)))
     }
 
-    async fn update_snapshot(&self, _: Request<pb::UpdateSnapshotRequest>) -> Result<Response<pb::Snapshot>, Status> {
-        Err(unbuilt("UpdateSnapshot"))
+    async fn delete_snapshot(&self, request: Request<pb::DeleteSnapshotRequest>) -> Result<Response<()>, Status> {
+        let snapshot = name("snapshot", &request.into_inner().snapshot)?;
+        self.engine.delete_snapshot(snapshot).await?;
+        Ok(Response::new(()))
     }
 
-    async fn delete_snapshot(&self, _: Request<pb::DeleteSnapshotRequest>) -> Result<Response<()>, Status> {
-        Err(unbuilt("DeleteSnapshot"))
+    async fn seek(&self, request: Request<pb::SeekRequest>) -> Result<Response<pb::SeekResponse>, Status> {
+        let pb::SeekRequest { subscription, target } = request.into_inner();
+        let subscription = name("subscription", &subscription)?;
+        let to = match target.ok_or_else(|| Invalid::new("target", "must be a time or a snapshot"))? {
+            Target::Time(time) => Seek::Time(time_ms("time", &time)?),
+            Target::Snapshot(snapshot) => Seek::Snapshot(name("snapshot", &snapshot)?),
+        };
+        self.engine.seek(subscription, to).await?;
+        Ok(Response::new(pb::SeekResponse {}))
     }
+}
 
-    async fn seek(&self, _: Request<pb::SeekRequest>) -> Result<Response<pb::SeekResponse>, Status> {
-        Err(unbuilt("Seek"))
+/// With exactly-once delivery the client learns which of its ack ids stand for nothing any more.
+fn confirm(confirmation: Confirmation) -> Result<Response<()>, Status> {
+    if confirmation.failed.is_empty() {
+        return Ok(Response::new(()));
     }
+    Err(engine::Error::Leases(confirmation.failed).into())
 }

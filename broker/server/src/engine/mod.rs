@@ -9,8 +9,17 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use broker_core::{AckDeadline, ProjectName, SubscriptionConfig, SubscriptionName, TopicConfig, TopicName};
+use broker_core::{
+    AckDeadline, Labels, ProjectName, Retention, SnapshotName, SubscriptionConfig, SubscriptionName, Time, TopicConfig,
+    TopicName,
+};
 use bytes::Bytes;
+
+/// How long a snapshot lives that keeps no message, in milliseconds: 7 days. The age of the oldest message that it keeps
+/// is taken from that.
+pub(crate) const SNAPSHOT_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1_000;
+/// How long a snapshot must live at least to be taken, in milliseconds: an hour.
+pub(crate) const SNAPSHOT_MS_MIN: u64 = 60 * 60 * 1_000;
 
 /// What keeps topics, subscriptions and messages, and gives messages out on leases.
 ///
@@ -29,6 +38,12 @@ pub(crate) trait Engine: Clone + Send + Sync + 'static {
         project: ProjectName,
         page: Page<TopicName>,
     ) -> impl Future<Output = Result<Vec<TopicConfig>, Error>> + Send;
+    /// Changes a topic's settings to what `change` makes of those that stand; answers with the new ones.
+    fn update_topic(
+        &self,
+        name: TopicName,
+        change: impl FnOnce(&TopicConfig) -> Result<TopicConfig, Error> + Send + 'static,
+    ) -> impl Future<Output = Result<TopicConfig, Error>> + Send;
     /// Deletes a topic; its subscriptions keep what they hold.
     fn delete_topic(&self, name: TopicName) -> impl Future<Output = Result<(), Error>> + Send;
 
@@ -48,6 +63,47 @@ pub(crate) trait Engine: Clone + Send + Sync + 'static {
         topic: TopicName,
         page: Page<SubscriptionName>,
     ) -> impl Future<Output = Result<Vec<SubscriptionName>, Error>> + Send;
+    /// Changes a subscription's settings to what `change` makes of those that stand; answers with the new ones.
+    fn update_subscription(
+        &self,
+        name: SubscriptionName,
+        change: impl FnOnce(&SubscriptionConfig) -> Result<SubscriptionConfig, Error> + Send + 'static,
+    ) -> impl Future<Output = Result<Subscription, Error>> + Send;
+    /// Cuts a subscription off its topic, for good; it loses all that it holds.
+    fn detach_subscription(&self, name: SubscriptionName) -> impl Future<Output = Result<(), Error>> + Send;
+    /// Takes a subscription to another place in its topic. All its leases end.
+    fn seek(&self, name: SubscriptionName, to: Seek) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Takes a snapshot of what a subscription has acked. How long it lives depends on how old its backlog is.
+    fn create_snapshot(
+        &self,
+        name: SnapshotName,
+        subscription: SubscriptionName,
+        labels: Labels,
+    ) -> impl Future<Output = Result<Snapshot, Error>> + Send;
+    /// A snapshot as it stands.
+    fn snapshot(&self, name: SnapshotName) -> impl Future<Output = Result<Snapshot, Error>> + Send;
+    /// The snapshots of a project by name.
+    fn snapshots(
+        &self,
+        project: ProjectName,
+        page: Page<SnapshotName>,
+    ) -> impl Future<Output = Result<Vec<Snapshot>, Error>> + Send;
+    /// The snapshots of a topic by name.
+    fn topic_snapshots(
+        &self,
+        topic: TopicName,
+        page: Page<SnapshotName>,
+    ) -> impl Future<Output = Result<Vec<SnapshotName>, Error>> + Send;
+    /// Sets a snapshot's labels and the time when it expires to what `change` makes of it; answers with the new one.
+    fn update_snapshot(
+        &self,
+        name: SnapshotName,
+        change: impl FnOnce(&Snapshot) -> Result<(Labels, Time), Error> + Send + 'static,
+    ) -> impl Future<Output = Result<Snapshot, Error>> + Send;
+    /// Deletes a snapshot; what only it has kept is gone.
+    fn delete_snapshot(&self, name: SnapshotName) -> impl Future<Output = Result<(), Error>> + Send;
+
     /// Deletes a subscription with all that it holds.
     fn delete_subscription(&self, name: SubscriptionName) -> impl Future<Output = Result<(), Error>> + Send;
 
@@ -76,13 +132,13 @@ pub(crate) trait Engine: Clone + Send + Sync + 'static {
         &self,
         subscription: SubscriptionName,
         ack_ids: Vec<AckId>,
-    ) -> impl Future<Output = Result<(), Error>> + Send;
-    /// Lets leases end `deadline_ms` from now; 0 gives the messages back.
+    ) -> impl Future<Output = Result<Confirmation, Error>> + Send;
+    /// Lets leases end `deadline_ms` from now; 0 gives the messages back. A lease that has ended is no error.
     fn modify_ack_deadline(
         &self,
         subscription: SubscriptionName,
         changes: Vec<DeadlineChange>,
-    ) -> impl Future<Output = Result<(), Error>> + Send;
+    ) -> impl Future<Output = Result<Confirmation, Error>> + Send;
 
     /// How everything stands.
     fn stats(&self) -> impl Future<Output = Result<Stats, Error>> + Send;
@@ -97,6 +153,8 @@ pub(crate) trait Leases: Send + 'static {
     fn next(&mut self) -> impl Future<Output = Result<Vec<Lease>, Error>> + Send;
     /// Whether messages with one ordering key come in order.
     fn is_ordered(&self) -> bool;
+    /// Whether only the lease that stands can ack a message, as the subscription has it now.
+    fn is_exactly_once(&self) -> bool;
     /// A handle for changes.
     fn control(&self) -> Self::Control;
     /// Ends the stream.
@@ -153,6 +211,27 @@ pub(crate) struct DeadlineChange {
     pub(crate) deadline_ms: u32,
 }
 
+/// What became of a request on leases.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Confirmation {
+    /// Whether the subscription promises that what is confirmed holds. If it does not, a failure is none of the
+    /// client's concern.
+    pub(crate) exactly_once: bool,
+    /// What was done, or had been done before.
+    pub(crate) done: Vec<AckId>,
+    /// The leases that have ended, or never were: trying again does not help.
+    pub(crate) failed: Vec<AckId>,
+}
+
+/// Where a subscription goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Seek {
+    /// To the first message that was not published before this time; behind the last one if the time has yet to come.
+    Time(Time),
+    /// To where the snapshot was taken.
+    Snapshot(SnapshotName),
+}
+
 /// What a stream of leases asks for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Flow {
@@ -179,6 +258,27 @@ pub(crate) struct Subscription {
     pub(crate) config: SubscriptionConfig,
     /// The topic was deleted since.
     pub(crate) topic_deleted: bool,
+    /// For how long the topic keeps messages by itself.
+    pub(crate) topic_retention: Option<Retention>,
+    /// It was cut off its topic.
+    pub(crate) detached: bool,
+}
+
+impl Subscription {
+    /// A subscription that was just created.
+    pub(crate) fn new(config: SubscriptionConfig) -> Self {
+        Self { config, topic_deleted: false, topic_retention: None, detached: false }
+    }
+}
+
+/// A snapshot as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    pub(crate) name: SnapshotName,
+    /// None once it is deleted.
+    pub(crate) topic: Option<TopicName>,
+    pub(crate) labels: Labels,
+    pub(crate) expires: Time,
 }
 
 /// How everything stands.
@@ -208,6 +308,15 @@ pub(crate) enum Error {
     /// An ack id that no engine of this kind gave out.
     #[error("`{0}` is not an ack id")]
     AckId(String),
+    /// A change of settings that cannot be.
+    #[error("`{field}`: {why}")]
+    Setting { field: String, why: String },
+    /// Leases that were needed have ended, or never were.
+    #[error("{} of the ack ids stand for no lease any more", .0.len())]
+    Leases(Vec<AckId>),
+    /// A snapshot would expire at once.
+    #[error("`{0}` holds a message so old that a snapshot would not last an hour")]
+    BacklogTooOld(SubscriptionName),
     /// Too much is waiting already.
     #[error("the broker is busy: {0} is full")]
     Busy(&'static str),

@@ -10,7 +10,7 @@ fn labels() -> HashMap<String, String> {
     HashMap::from([("team".to_owned(), "payments".to_owned())])
 }
 
-fn full_subscription() -> pb::Subscription {
+pub(crate) fn full_subscription() -> pb::Subscription {
     let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 500_000_000 });
     pb::Subscription {
         name: SUBSCRIPTION.to_owned(),
@@ -23,7 +23,11 @@ fn full_subscription() -> pb::Subscription {
             dead_letter_topic: "projects/p/topics/dead".to_owned(),
             max_delivery_attempts: 100,
         }),
-        expiration_policy: Some(pb::ExpirationPolicy { ttl: None }),
+        expiration_policy: Some(pb::ExpirationPolicy { ttl: seconds(86_400) }),
+        retain_acked_messages: true,
+        message_retention_duration: seconds(31 * 86_400 - 1),
+        enable_exactly_once_delivery: true,
+        filter: "attributes:a AND NOT attributes.b = \"c\"".to_owned(),
         state: pb::subscription::State::Active.into(),
         ..Default::default()
     }
@@ -43,15 +47,19 @@ async fn topic(broker: &TestBroker, name: &str) -> Result<pb::Topic, tonic::Stat
 async fn settings_come_back_as_they_were_given_also_after_a_restart() {
     let broker = TestBroker::start().await;
     let client = broker.client().await;
-    let asked = pb::Topic { name: TOPIC.to_owned(), labels: labels(), ..Default::default() };
+    let kept = Some(prost_types::Duration { seconds: 600, nanos: 0 });
+    let asked =
+        pb::Topic { name: TOPIC.to_owned(), labels: labels(), message_retention_duration: kept, ..Default::default() };
     let created = client.publisher.clone().create_topic(asked).await.unwrap().into_inner();
     client.create_topic("projects/p/topics/dead").await;
     assert_eq!((created.name.as_str(), &created.labels), (TOPIC, &labels()));
+    assert_eq!(created.message_retention_duration, kept);
     assert_eq!(client.create(full_subscription()).await.unwrap(), full_subscription());
 
     let broker = broker.restart().await;
     assert_eq!(topic(&broker, TOPIC).await.unwrap(), created);
-    assert_eq!(subscription(&broker).await.unwrap(), full_subscription());
+    let shown = pb::Subscription { topic_message_retention_duration: kept, ..full_subscription() };
+    assert_eq!(subscription(&broker).await.unwrap(), shown);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -78,6 +86,15 @@ async fn settings_that_are_left_out_get_the_defaults_of_the_public_api() {
     assert_eq!(retry.maximum_backoff.unwrap().seconds, 600);
     assert_eq!(created.dead_letter_policy.unwrap().max_delivery_attempts, 5);
     assert!(!created.enable_message_ordering);
+    assert!(!created.retain_acked_messages);
+    assert!(!created.enable_exactly_once_delivery);
+    assert_eq!(created.message_retention_duration.unwrap().seconds, 7 * 86_400);
+    assert_eq!(created.expiration_policy.unwrap().ttl.unwrap().seconds, 31 * 86_400);
+
+    let name = "projects/p/subscriptions/for-ever".to_owned();
+    let never = Some(pb::ExpirationPolicy { ttl: None });
+    let asked = pb::Subscription { name, topic: TOPIC.to_owned(), expiration_policy: never, ..Default::default() };
+    assert_eq!(client.create(asked).await.unwrap().expiration_policy, never);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,12 +4,18 @@
 #![allow(clippy::unwrap_used)]
 
 mod admin;
+mod bad_changes;
 mod bad_input;
+mod exactly_once;
+mod filters;
 mod harness;
 mod official_client;
 mod process;
 mod publishing;
 mod pulling;
+mod rest;
+mod seeking;
 mod serving;
 mod streaming;
 mod topology;
+mod updating;

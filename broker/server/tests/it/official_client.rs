@@ -238,3 +238,39 @@ async fn publish_until(
     }
     confirmed
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_exactly_once_delivery_a_confirmed_ack_holds_although_the_broker_is_killed() {
+    const COUNT: usize = 300;
+    let dir = TempDir::new().unwrap();
+    let mut broker = BrokerProcess::start_with(dir.path(), "127.0.0.1:0", &[]);
+    let (url, listen) = (broker.url(), broker.address.to_string());
+    let client = Client::connect(&url).await;
+    client.create_topic(TOPIC).await;
+    let (name, topic) = (SUBSCRIPTION.to_owned(), TOPIC.to_owned());
+    let subscription = pb::Subscription { name, topic, enable_exactly_once_delivery: true, ..Default::default() };
+    client.create(subscription).await.unwrap();
+    let publisher = publisher(&url).await;
+    let published: Vec<_> =
+        (0..COUNT).map(|number| publisher.publish(Message::new().set_data(number.to_string()))).collect();
+    for message in published {
+        message.await.unwrap();
+    }
+    let mut stream = subscriber(&url).await.subscribe(SUBSCRIPTION).set_max_outstanding_messages(20).build();
+    let mut confirmed = BTreeSet::new();
+    let mut kills = [COUNT / 2].into_iter().peekable();
+    while confirmed.len() < COUNT {
+        let (message, handler) = next(&mut stream).await;
+        let Handler::ExactlyOnce(handler) = handler else { panic!("the client was not told") };
+        assert!(!confirmed.contains(&message.message_id), "a message came again after its ack was confirmed");
+        // An ack that can't be confirmed says so, and its message comes again.
+        if handler.confirmed_ack().await.is_ok() {
+            confirmed.insert(message.message_id);
+        }
+        if kills.next_if(|goal| confirmed.len() >= *goal).is_some() {
+            broker.kill();
+            broker = BrokerProcess::start_with(dir.path(), &listen, &[]);
+        }
+    }
+    Client::connect(&url).await.until(SUBSCRIPTION, |stats| stats.backlog_messages == 0).await;
+}

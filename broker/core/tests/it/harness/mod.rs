@@ -1,12 +1,16 @@
 //! A broker in a small world: a journal that can lose what is not synced, a server that answers loads and forwards,
 //! clients that remember what they got, and a clock that is turned by hand. Every call is judged by the [`model`].
 
+mod figures;
+pub(crate) mod judge;
 pub(crate) mod model;
+mod operator;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use broker_core::*;
-use model::{Attached, Cause, Judge, Metas, Model, Run};
+use judge::{Attached, Cause, Judge, Metas, Run};
+use model::Model;
 
 /// A delivery as its consumer sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +27,9 @@ impl Received {
         AckRef { subscription: self.subscription, seq: Seq(self.seq), lease: self.lease }
     }
 }
+
+/// When each world begins.
+const NOW: Time = Time(1_000_000);
 
 pub(crate) struct World {
     pub(crate) broker: Broker,
@@ -61,6 +68,16 @@ pub(crate) fn subscription_name(id: &str) -> SubscriptionName {
     format!("projects/test/subscriptions/{id}").parse().unwrap()
 }
 
+pub(crate) fn snapshot_name(id: &str) -> SnapshotName {
+    format!("projects/test/snapshots/{id}").parse().unwrap()
+}
+
+/// The attribute of every message: whether its bytes are odd or even.
+pub(crate) fn attribute(meta: &Meta, key: &str) -> Option<&'static str> {
+    let parity = if meta.bytes.is_multiple_of(2) { "even" } else { "odd" };
+    (key == "parity").then_some(parity)
+}
+
 /// A message without a key.
 pub(crate) fn plain(bytes: u32) -> Meta {
     Meta { bytes, key: None }
@@ -90,11 +107,11 @@ impl World {
 
     pub(crate) fn with_limits(limits: Limits) -> World {
         let mut out = Output::new();
-        let broker = Recovery::new().begin(limits.clone(), 1, &mut out);
+        let broker = Recovery::new().begin(limits.clone(), 1, NOW, &mut out);
         let mut world = World {
             broker,
             limits,
-            now: Time(1_000_000),
+            now: NOW,
             model: Model::default(),
             run: Run::default(),
             inbox: BTreeMap::new(),
@@ -116,7 +133,7 @@ impl World {
     }
 
     pub(crate) fn topic(&mut self, id: &str) -> TopicId {
-        let config = TopicConfig { name: topic_name(id), labels: Labels::default() };
+        let config = TopicConfig::new(topic_name(id));
         self.call(Cause::Other, &[], |broker, _, out| broker.handle_create_topic(config, out)).unwrap()
     }
 
@@ -128,8 +145,9 @@ impl World {
         change: impl FnOnce(&mut SubscriptionConfig),
     ) -> SubscriptionId {
         let mut config = SubscriptionConfig::new(subscription_name(id), topic_name(topic));
+        config.expiration = None;
         change(&mut config);
-        self.call(Cause::Other, &[], |broker, _, out| broker.handle_create_subscription(config, out)).unwrap()
+        self.call(Cause::Other, &[], |broker, now, out| broker.handle_create_subscription(config, now, out)).unwrap()
     }
 
     pub(crate) fn delete_topic(&mut self, id: &str) -> Result<(), Error> {
@@ -143,7 +161,9 @@ impl World {
 
     pub(crate) fn publish(&mut self, topic: &str, metas: &[Meta]) -> Result<Published, Error> {
         let name = topic_name(topic);
-        self.call(Cause::Other, metas, |broker, now, out| broker.handle_publish(&name, metas, now, out))
+        self.call(Cause::Other, metas, |broker, now, out| {
+            broker.handle_publish(&name, metas, |index, key| attribute(&metas[index], key), now, out)
+        })
     }
 
     pub(crate) fn attach(&mut self, subscription: &str, attach: Attach) -> ConsumerId {
@@ -156,17 +176,25 @@ impl World {
         let id = ConsumerId(self.consumer_last);
         let mut out = Output::new();
         let subscription = self.broker.handle_attach(id, &name, attach, self.now, &mut out)?;
-        self.run.consumers.insert(id, Attached { subscription, attach });
+        self.run.consumers.insert(id, Attached { subscription, attach, at: self.now, has_acked: false });
         self.finish(out, Cause::Other, &[]);
         Ok(id)
     }
 
     pub(crate) fn detach(&mut self, consumer: ConsumerId, detach: Detach) {
         let attached = self.run.consumers.remove(&consumer).is_some();
+        let mut cause = Cause::Other;
         if attached && detach == Detach::ConnectionLost {
-            self.run.leases.retain(|_, lease| lease.consumer != consumer);
+            let blamed = self.run.lose(consumer, &self.model, self.now);
+            self.run.leases.retain(|lost, lease| lease.consumer != consumer || Some(*lost) == blamed);
+            if let Some((id, seq)) = blamed {
+                self.saw("a suspect was lost");
+                cause = Cause::Lost(id, seq);
+            }
         }
-        self.call(Cause::Other, &[], |broker, now, out| broker.handle_detach(consumer, detach, now, out));
+        self.call(cause, &[], |broker, now, out| broker.handle_detach(consumer, detach, now, out));
+        let gone = attached && detach == Detach::ConnectionLost;
+        assert!(!gone || self.run.leases.values().all(|lease| lease.consumer != consumer), "what it had comes back");
     }
 
     pub(crate) fn consumer_deadline(&mut self, consumer: ConsumerId, ack_deadline: AckDeadline) {
@@ -190,9 +218,10 @@ impl World {
         let name = subscription_name(subscription);
         let id = self.model.subscription_id(&name).unwrap_or(SubscriptionId(0));
         let expected = self.expected_outcomes(id, refs);
-        let cause = Cause::Ack(id, refs.iter().map(|ack| ack.seq).collect());
+        let cause = Cause::Ack(id, refs.iter().map(|ack| (ack.seq, ack.lease)).collect());
         let outcomes = self.call(cause, &[], |broker, now, out| broker.handle_ack(&name, refs, now, out))?;
         assert_eq!(outcomes, expected);
+        self.run.remember(id, refs, &outcomes, self.model.subscriptions[&id].config.exactly_once);
         for (outcome, ack) in outcomes.iter().zip(refs) {
             let this_run = ack.lease.epoch == self.model.epoch;
             match outcome {
@@ -209,18 +238,23 @@ impl World {
 
     /// What acks must come to. Refs in the tests are either such that were given, or plain nonsense.
     fn expected_outcomes(&self, id: SubscriptionId, refs: &[AckRef]) -> Vec<AckOutcome> {
-        let mut acked = BTreeSet::new();
+        let mut acked = BTreeMap::new();
+        let Some(state) = self.model.subscriptions.get(&id) else { return Vec::new() };
         let expected = refs.iter().map(|ack| {
             let given = self.history.iter().any(|received| received.ack_ref() == *ack);
             if ack.subscription != id || !given {
                 return AckOutcome::Unknown;
             }
             let leased = self.run.leases.get(&(id, ack.seq)).is_some_and(|lease| lease.id == ack.lease);
-            if self.model.is_settled(id, ack.seq) || acked.contains(&ack.seq) {
-                return AckOutcome::AlreadyAcked;
+            if self.model.is_settled(id, ack.seq) || acked.contains_key(&ack.seq) {
+                let by = acked.get(&ack.seq).or_else(|| self.run.acked_by.get(&(id, ack.seq)));
+                let by_another = ack.lease.epoch == self.model.epoch && by != Some(&ack.lease);
+                let is_stale = state.config.exactly_once && by_another;
+                return if is_stale { AckOutcome::Stale } else { AckOutcome::AlreadyAcked };
             }
-            if leased || !self.model.subscriptions[&id].config.ordering {
-                acked.insert(ack.seq);
+            let strict = state.config.ordering || state.config.exactly_once || ack.lease <= state.leases_over;
+            if leased || !strict {
+                acked.insert(ack.seq, ack.lease);
                 return AckOutcome::Acked;
             }
             AckOutcome::Stale
@@ -325,7 +359,7 @@ impl World {
             Some(Effect::Forward { subscription, topic, seq, .. }) => {
                 let meta = self.metas[&(topic, seq)];
                 self.call(Cause::Other, &[meta], |broker, now, out| {
-                    broker.handle_forwarded(subscription, seq, meta, now, out)
+                    broker.handle_forwarded(subscription, seq, meta, |key| attribute(&meta, key), now, out)
                 });
             }
             Some(other) => panic!("nothing to answer: {other:?}"),
@@ -333,10 +367,11 @@ impl World {
         true
     }
 
-    /// Takes a snapshot, as the server does when all is durable.
+    /// Takes a snapshot, as the server does when all is durable, and deletes the messages that nobody needs any more.
     pub(crate) fn checkpoint(&mut self) {
         self.sync();
         self.checkpoint = (self.records.len(), self.broker.snapshot());
+        self.metas.retain(|(topic, seq), _| self.broker.is_live(*topic, *seq));
     }
 
     pub(crate) fn saw(&mut self, what: &'static str) {
@@ -349,7 +384,21 @@ impl World {
                 Record::Acked { .. } => self.saw("acked"),
                 Record::Failed { reason: FailReason::Nacked, .. } => self.saw("nacked"),
                 Record::Failed { reason: FailReason::Expired, .. } => self.saw("expired"),
+                Record::Failed { reason: FailReason::Lost, .. } => self.saw("lost alone"),
+                Record::Forwarded { filtered, .. } if !filtered.is_empty() => self.saw("forwarded and filtered"),
                 Record::Forwarded { .. } => self.saw("forwarded"),
+                Record::Published { filtered, .. } if !filtered.is_empty() => self.saw("filtered"),
+                Record::TopicUpdated { .. } => self.saw("topic updated"),
+                Record::SubscriptionUpdated { .. } => self.saw("subscription updated"),
+                Record::SubscriptionDetached { .. } => self.saw("subscription detached"),
+                Record::Sought { to: SeekTo::After(_), .. } => self.saw("sought to a number"),
+                Record::Sought { to: SeekTo::Snapshot(_), .. } => self.saw("sought to a snapshot"),
+                Record::SubscriptionCut { .. } => self.saw("subscription cut"),
+                Record::TopicCut { .. } => self.saw("topic cut"),
+                Record::SnapshotCreated { .. } => self.saw("snapshot created"),
+                Record::SnapshotUpdated { .. } => self.saw("snapshot updated"),
+                Record::SnapshotDeleted { .. } => self.saw("snapshot deleted"),
+                Record::Active { .. } => self.saw("active"),
                 _ => {}
             }
         }
@@ -366,6 +415,7 @@ impl World {
             for (what, reached) in [
                 ("returned", stats.run.returned > 0),
                 ("revoked", stats.run.revoked > 0),
+                ("suspected", stats.suspect_messages > 0),
                 ("forward retried", stats.run.forward_retries > 0),
                 ("outstanding full", stats.outstanding_messages == self.limits.outstanding_messages_max),
                 ("delayed full", stats.delayed_messages >= self.limits.delayed_messages_max),
@@ -394,11 +444,11 @@ impl World {
         self.metas.retain(|(topic, seq), _| topics.get(topic).is_some_and(|topic| seq.0 <= topic.last));
         let recovery = self.recover();
         let mut out = Output::new();
-        self.broker = recovery.begin(self.limits.clone(), self.now.0, &mut out);
+        self.broker = recovery.begin(self.limits.clone(), self.now.0, self.now, &mut out);
         self.judge(out, Cause::Other, &[]);
     }
 
-    fn recover(&self) -> Recovery {
+    pub(super) fn recover(&self) -> Recovery {
         let (covered, snapshot) = &self.checkpoint;
         let mut recovery = Recovery::restore(snapshot.clone()).unwrap();
         for record in &self.records[*covered..] {
@@ -407,28 +457,18 @@ impl World {
         recovery
     }
 
-    /// Asserts that a replay comes to the same state as the calls did, and that it is the right one.
-    pub(crate) fn check_replay(&self) {
-        let snapshot = self.broker.snapshot();
-        assert_eq!(self.recover().snapshot(), snapshot);
-        assert_eq!(snapshot.subscriptions.len(), self.model.subscriptions.len());
-        for state in &snapshot.subscriptions {
-            let expected = &self.model.subscriptions[&state.id];
-            let failures = state.failures.iter().map(|(seq, failure)| (seq.0, (failure.attempts, failure.not_before)));
-            assert!(failures.eq(expected.failures.iter().map(|(seq, failure)| (*seq, *failure))));
-            for seq in (1..=self.model.topics[&state.topic].last).map(Seq) {
-                assert_eq!(state.acked.contains(seq), self.model.is_settled(state.id, seq), "{seq}");
-            }
-        }
-    }
-
     pub(crate) fn stats(&self, subscription: &str) -> SubscriptionStats {
         let id = self.broker.subscription(&subscription_name(subscription)).unwrap().id;
         self.broker.stats(id).unwrap()
     }
 
     /// Makes a call and judges it; `metas` are the messages that it may publish.
-    fn call<T>(&mut self, cause: Cause, metas: &[Meta], call: impl FnOnce(&mut Broker, Time, &mut Output) -> T) -> T {
+    pub(super) fn call<T>(
+        &mut self,
+        cause: Cause,
+        metas: &[Meta],
+        call: impl FnOnce(&mut Broker, Time, &mut Output) -> T,
+    ) -> T {
         let mut out = Output::new();
         let result = call(&mut self.broker, self.now, &mut out);
         self.finish(out, cause, metas);
@@ -472,34 +512,5 @@ impl World {
         let count = self.records.len();
         self.held_back.extend(out.effects.into_iter().map(|effect| (count, effect)));
         self.check_figures();
-    }
-
-    /// Asserts that what the broker says about itself is so, and that it keeps within its limits.
-    fn check_figures(&self) {
-        assert!(self.broker.subscription_ids().eq(self.model.subscriptions.keys().copied()));
-        for id in self.broker.subscription_ids() {
-            let stats = self.broker.stats(id).unwrap();
-            let leases = self.run.leases.iter().filter(|((subscription, _), _)| *subscription == id);
-            let consumers = self.run.consumers.values().filter(|attached| attached.subscription == id);
-            assert_eq!(stats.outstanding_messages, leases.clone().count());
-            assert_eq!(stats.outstanding_bytes, leases.map(|(_, lease)| u64::from(lease.bytes)).sum::<u64>());
-            assert_eq!(stats.consumers, consumers.count());
-            assert_eq!(stats.backlog_messages, self.model.backlog(id));
-            assert_eq!(stats.totals.dead_lettered, self.model.subscriptions[&id].forwarded);
-            assert!(stats.outstanding_messages <= self.limits.outstanding_messages_max);
-            assert!(stats.window_messages <= self.limits.window_messages_max);
-            let held = stats.outstanding_messages
-                + stats.delayed_messages
-                + stats.forwarding_messages
-                + stats.parked_messages
-                + stats.window_messages;
-            assert!(held <= self.limits.held_messages_max(), "{held} messages are held");
-            let topic = self.model.subscriptions[&id].topic;
-            for seq in (1..=self.model.topics[&topic].last).map(Seq) {
-                assert!(self.broker.is_live(topic, seq) || self.model.is_settled(id, seq), "{seq} is needed");
-                let floor = self.broker.topic_floor(topic).unwrap();
-                assert!(seq > floor || self.model.is_settled(id, seq), "the floor {floor} is above {seq}");
-            }
-        }
     }
 }

@@ -16,15 +16,41 @@ pub(crate) struct ModelTopic {
     pub(crate) name: TopicName,
     pub(crate) deleted: bool,
     pub(crate) last: u64,
+    /// With a retention: every later message is kept.
+    pub(crate) kept_from: Option<u64>,
+    pub(crate) bookmarks: BTreeMap<SnapshotName, ModelBookmark>,
+}
+
+pub(crate) struct ModelBookmark {
+    pub(crate) expires: Time,
+    settled: BTreeSet<u64>,
 }
 
 pub(crate) struct ModelSubscription {
     pub(crate) config: SubscriptionConfig,
     pub(crate) topic: TopicId,
-    pub(crate) start: u64,
+    /// What was published before its creation included.
     pub(crate) settled: BTreeSet<u64>,
-    pub(crate) failures: BTreeMap<u64, (u32, Time)>,
+    /// What of it no seek to a number brings back.
+    pub(crate) gone: BTreeSet<u64>,
+    /// What of it the filter keeps out.
+    pub(crate) filtered: BTreeSet<u64>,
+    pub(crate) failures: BTreeMap<u64, ModelFailure>,
     pub(crate) forwarded: u64,
+    pub(crate) filtered_count: u64,
+    pub(crate) too_old: u64,
+    pub(crate) leases_over: LeaseId,
+    pub(crate) detached: bool,
+    pub(crate) active: Time,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct ModelFailure {
+    pub(crate) attempts: u32,
+    pub(crate) not_before: Time,
+    pub(crate) reason: FailReason,
+    /// Whether it was the last attempt by the settings of then.
+    pub(crate) is_last: bool,
 }
 
 impl Model {
@@ -43,18 +69,38 @@ impl Model {
                 self.epoch = *epoch;
             }
             Record::TopicCreated { id, config } => {
-                let topic = ModelTopic { name: config.name.clone(), deleted: false, last: 0 };
+                let kept_from = config.retention.map(|_| 0);
+                let bookmarks = BTreeMap::new();
+                let topic = ModelTopic { name: config.name.clone(), deleted: false, last: 0, kept_from, bookmarks };
                 assert!(self.topics.insert(*id, topic).is_none(), "a topic id is never used twice");
             }
-            Record::TopicDeleted { id } => self.topics.get_mut(id).unwrap().deleted = true,
-            Record::SubscriptionCreated { id, topic, config, start } => {
+            Record::TopicUpdated { id, config } => {
+                let topic = self.topics.get_mut(id).unwrap();
+                topic.kept_from = config.retention.map(|_| topic.kept_from.unwrap_or(topic.last));
+                self.let_go();
+            }
+            Record::TopicDeleted { id } => {
+                let topic = self.topics.get_mut(id).unwrap();
+                topic.deleted = true;
+                topic.kept_from = None;
+                self.let_go();
+            }
+            Record::SubscriptionCreated { id, topic, config, start, time } => {
+                let before: BTreeSet<u64> = (1..=start.0).collect();
+                let kept_from = self.topics[topic].kept_from.filter(|_| config.filter.is_none());
                 let subscription = ModelSubscription {
                     config: config.clone(),
                     topic: *topic,
-                    start: start.0,
-                    settled: BTreeSet::new(),
+                    gone: (1..=kept_from.unwrap_or(start.0)).collect(),
+                    filtered: if config.filter.is_some() { before.clone() } else { BTreeSet::new() },
+                    settled: before,
                     failures: BTreeMap::new(),
                     forwarded: 0,
+                    filtered_count: 0,
+                    too_old: 0,
+                    leases_over: LeaseId::default(),
+                    detached: false,
+                    active: *time,
                 };
                 assert_eq!(start.0, self.topics[topic].last, "a subscription sees what comes after it");
                 assert!(self.subscriptions.insert(*id, subscription).is_none(), "an id is never used twice");
@@ -62,11 +108,74 @@ impl Model {
             Record::SubscriptionDeleted { id } => {
                 self.subscriptions.remove(id).unwrap();
             }
-            Record::Published { topic, first, count, time: _ } => {
-                let topic = self.topics.get_mut(topic).unwrap();
-                assert!(!topic.deleted);
-                assert_eq!(first.0, topic.last + 1, "numbers have no gaps");
-                topic.last += u64::from(*count);
+            Record::SubscriptionUpdated { id, config } => {
+                let state = self.subscriptions.get_mut(id).unwrap();
+                let same = state.config.topic == config.topic && state.config.filter == config.filter;
+                assert!(same && state.config.ordering == config.ordering, "this never changes");
+                state.config = config.clone();
+                self.let_go();
+            }
+            Record::SubscriptionDetached { id } => {
+                let state = self.subscriptions.get_mut(id).unwrap();
+                assert!(!std::mem::replace(&mut state.detached, true), "detached twice");
+                state.settled = (1..=self.topics[&state.topic].last).collect();
+                state.failures.clear();
+            }
+            Record::Active { id, time } => {
+                let state = self.subscriptions.get_mut(id).unwrap();
+                assert!(time.0 >= state.active.0 + ACTIVE_RECORD_MS, "written down more than once an hour");
+                state.active = *time;
+            }
+            Record::Published { topic, first, count, time: _, filtered } => {
+                self.publish(*topic, *first, *count, filtered);
+            }
+            Record::Sought { id, to, leases } => {
+                let state = self.subscriptions.get_mut(id).unwrap();
+                match to {
+                    SeekTo::After(seq) => {
+                        let to = seq.0.min(self.topics[&state.topic].last);
+                        state.settled = state.gone.iter().copied().chain(1..=to).collect();
+                    }
+                    SeekTo::Snapshot(name) => {
+                        let bookmark = &self.topics[&state.topic].bookmarks[name];
+                        state.settled = bookmark.settled.union(&state.filtered).copied().collect();
+                        state.gone.retain(|seq| state.settled.contains(seq));
+                    }
+                }
+                state.failures.clear();
+                state.leases_over = *leases;
+                self.let_go();
+            }
+            Record::SubscriptionCut { id, before } => {
+                let state = self.subscriptions.get_mut(id).unwrap();
+                let kept_from = self.topics[&state.topic].kept_from.unwrap_or(u64::MAX);
+                for seq in 1..before.0 {
+                    state.too_old += u64::from(state.settled.insert(seq));
+                    if seq <= kept_from {
+                        state.gone.insert(seq);
+                    }
+                    state.failures.remove(&seq);
+                }
+            }
+            Record::TopicCut { id, before } => {
+                let topic = self.topics.get_mut(id).unwrap();
+                assert!(topic.kept_from.unwrap() < before.0 - 1 && before.0 <= topic.last + 1);
+                topic.kept_from = Some(before.0 - 1);
+                self.let_go();
+            }
+            Record::SnapshotCreated { name, subscription, labels: _, expires } => {
+                let state = &self.subscriptions[subscription];
+                let bookmark = ModelBookmark { expires: *expires, settled: state.settled.clone() };
+                let topic = self.topics.get_mut(&state.topic).unwrap();
+                assert!(topic.bookmarks.insert(name.clone(), bookmark).is_none());
+            }
+            Record::SnapshotUpdated { name, labels: _, expires } => {
+                let mut bookmarks = self.topics.values_mut().filter_map(|topic| topic.bookmarks.get_mut(name));
+                bookmarks.next().unwrap().expires = *expires;
+            }
+            Record::SnapshotDeleted { name } => {
+                let mut topics = self.topics.values_mut();
+                assert!(topics.any(|topic| topic.bookmarks.remove(name).is_some()));
             }
             Record::Acked { subscription, ranges } => {
                 for range in ranges {
@@ -75,29 +184,73 @@ impl Model {
                     }
                 }
             }
-            Record::Failed { subscription, seq, attempts, not_before, reason: _ } => {
-                let subscription = self.subscriptions.get_mut(subscription).unwrap();
-                assert!(!subscription.settled.contains(&seq.0), "what is settled cannot fail");
-                let before = subscription.failures.insert(seq.0, (*attempts, *not_before)).map_or(0, |(n, _)| n);
-                assert_eq!(*attempts, before + 1, "attempts grow one by one");
+            Record::Failed { subscription, seq, attempts, not_before, reason } => {
+                let state = self.subscriptions.get_mut(subscription).unwrap();
+                assert!(!state.settled.contains(&seq.0), "what is settled cannot fail");
+                let (attempts, not_before, reason) = (*attempts, *not_before, *reason);
+                let is_last = state.config.dead_letter.as_ref().is_some_and(|policy| attempts >= policy.attempts_max());
+                let failure = ModelFailure { attempts, not_before, reason, is_last };
+                let before = state.failures.insert(seq.0, failure).map_or(0, |before| before.attempts);
+                assert_eq!(attempts, before + 1, "attempts grow one by one");
             }
-            Record::Forwarded { subscription, seq, to, as_seq, time: _ } => {
+            Record::Forwarded { subscription, seq, to, as_seq, time: _, filtered } => {
                 self.settle(*subscription, seq.0);
                 self.subscriptions.get_mut(subscription).unwrap().forwarded += 1;
-                let topic = self.topics.get_mut(to).unwrap();
-                assert!(!topic.deleted);
-                assert_eq!(as_seq.0, topic.last + 1, "numbers have no gaps");
-                topic.last += 1;
+                self.publish(*to, *as_seq, 1, filtered);
             }
+        }
+    }
+
+    fn publish(&mut self, id: TopicId, first: Seq, count: u32, filtered: &[Filtered]) {
+        let topic = self.topics.get_mut(&id).unwrap();
+        assert!(!topic.deleted);
+        assert_eq!(first.0, topic.last + 1, "numbers have no gaps");
+        topic.last += u64::from(count);
+        for Filtered { subscription, ranges } in filtered {
+            let state = self.subscriptions.get_mut(subscription).unwrap();
+            for seq in ranges.iter().flat_map(|range| range.first.0..=range.last.0) {
+                assert!(state.settled.insert(seq));
+                state.gone.insert(seq);
+                state.filtered.insert(seq);
+                state.filtered_count += 1;
+            }
+        }
+    }
+
+    /// What is acked is gone, unless the subscription or its topic keeps it.
+    fn let_go(&mut self) {
+        for state in self.subscriptions.values_mut().filter(|state| !state.config.retain_acked) {
+            let kept_from = self.topics[&state.topic].kept_from.unwrap_or(u64::MAX);
+            state.gone.extend(state.settled.range(..=kept_from));
         }
     }
 
     fn settle(&mut self, subscription: SubscriptionId, seq: u64) {
         let last = self.topics[&self.subscriptions[&subscription].topic].last;
         let subscription = self.subscriptions.get_mut(&subscription).unwrap();
-        assert!(seq > subscription.start && seq <= last, "only what the subscription sees can be settled");
+        assert!(seq <= last, "only what the subscription sees can be settled");
         assert!(subscription.settled.insert(seq), "message {seq} is settled twice");
         subscription.failures.remove(&seq);
+        let kept_from = self.topics[&subscription.topic].kept_from.unwrap_or(u64::MAX);
+        if !subscription.config.retain_acked && seq <= kept_from {
+            subscription.gone.insert(seq);
+        }
+    }
+
+    /// Whether somebody may want a message some day.
+    pub(crate) fn is_needed(&self, id: TopicId, seq: Seq) -> bool {
+        let topic = &self.topics[&id];
+        let of_topic = |state: &&ModelSubscription| state.topic == id && !state.detached;
+        topic.kept_from.is_some_and(|kept_from| seq.0 > kept_from)
+            || self.subscriptions.values().filter(of_topic).any(|state| !state.gone.contains(&seq.0))
+            || topic.bookmarks.values().any(|bookmark| !bookmark.settled.contains(&seq.0))
+    }
+
+    /// The unacked messages of a subscription.
+    pub(crate) fn unacked(&self, id: SubscriptionId) -> impl Iterator<Item = u64> {
+        let state = &self.subscriptions[&id];
+        let last = if state.detached { 0 } else { self.topics[&state.topic].last };
+        (1..=last).filter(|seq| !state.settled.contains(seq))
     }
 
     pub(crate) fn topic_id(&self, name: &TopicName) -> Option<TopicId> {
@@ -109,219 +262,14 @@ impl Model {
     }
 
     pub(crate) fn attempts(&self, id: SubscriptionId, seq: Seq) -> u32 {
-        self.subscriptions[&id].failures.get(&seq.0).map_or(0, |(attempts, _)| *attempts)
+        self.subscriptions[&id].failures.get(&seq.0).map_or(0, |failure| failure.attempts)
     }
 
     pub(crate) fn is_settled(&self, id: SubscriptionId, seq: Seq) -> bool {
-        let subscription = &self.subscriptions[&id];
-        seq.0 <= subscription.start || subscription.settled.contains(&seq.0)
+        self.subscriptions[&id].settled.contains(&seq.0)
     }
 
     pub(crate) fn backlog(&self, id: SubscriptionId) -> u64 {
-        let subscription = &self.subscriptions[&id];
-        self.topics[&subscription.topic].last - subscription.start - subscription.settled.len() as u64
-    }
-}
-
-/// What stands for the length of one run: who is attached, and who holds what.
-#[derive(Default)]
-pub(crate) struct Run {
-    pub(crate) consumers: BTreeMap<ConsumerId, Attached>,
-    pub(crate) leases: BTreeMap<(SubscriptionId, Seq), Lease>,
-    pub(crate) lease_last: u64,
-}
-
-pub(crate) struct Attached {
-    pub(crate) subscription: SubscriptionId,
-    pub(crate) attach: Attach,
-}
-
-pub(crate) struct Lease {
-    pub(crate) consumer: ConsumerId,
-    pub(crate) id: LeaseId,
-    pub(crate) deadline: Time,
-    pub(crate) bytes: u32,
-}
-
-/// What the call that is being judged was.
-pub(crate) enum Cause {
-    Ack(SubscriptionId, BTreeSet<Seq>),
-    Nack(SubscriptionId, BTreeSet<Seq>),
-    Timeout,
-    Other,
-}
-
-pub(crate) type Metas = BTreeMap<(TopicId, Seq), Meta>;
-
-/// Judges what one call put out.
-pub(crate) struct Judge<'a> {
-    pub(crate) model: &'a mut Model,
-    pub(crate) run: &'a mut Run,
-    pub(crate) metas: &'a Metas,
-    pub(crate) limits: &'a Limits,
-    pub(crate) now: Time,
-}
-
-impl Judge<'_> {
-    pub(crate) fn record(&mut self, record: &Record, cause: &Cause) {
-        match (record, cause) {
-            (Record::Acked { subscription, ranges }, Cause::Ack(asked, seqs)) => {
-                assert_eq!(subscription, asked);
-                for range in ranges {
-                    for seq in (range.first.0..=range.last.0).map(Seq) {
-                        assert!(seqs.contains(&seq), "nobody acked {seq}");
-                        self.run.leases.remove(&(*subscription, seq));
-                    }
-                }
-            }
-            (Record::Acked { .. }, _) => panic!("nobody acked"),
-            (Record::Failed { subscription, seq, reason, attempts, not_before }, _) => {
-                let lease = self.run.leases.remove(&(*subscription, *seq)).expect("only what is out can fail");
-                match (reason, cause) {
-                    (FailReason::Expired, Cause::Timeout) => assert!(lease.deadline <= self.now, "not expired yet"),
-                    (FailReason::Nacked, Cause::Nack(asked, seqs)) => {
-                        assert!(subscription == asked && seqs.contains(seq), "nobody nacked {seq}");
-                    }
-                    _ => panic!("no reason for a failed attempt: {reason:?}"),
-                }
-                self.check_backoff(*subscription, *attempts, *not_before);
-                self.revoke_later(*subscription, *seq);
-            }
-            (Record::SubscriptionDeleted { id }, _) => {
-                self.run.leases.retain(|(subscription, _), _| subscription != id);
-            }
-            _ => {}
-        }
-        self.model.apply(record);
-    }
-
-    pub(crate) fn effects(&mut self, effects: &[Effect]) {
-        // Deliveries are grouped by consumer; the numbers of the leases tell in which order they were decided.
-        let mut deliveries = Vec::new();
-        let mut pulls = Vec::new();
-        for effect in effects {
-            if let Effect::Deliver { consumer, subscription, topic, messages } = effect {
-                assert!(!messages.is_empty());
-                assert_eq!(*topic, self.model.subscriptions[subscription].topic);
-                deliveries.extend(messages.iter().map(|message| (message.lease, *consumer, *subscription, *message)));
-                if self.run.consumers[consumer].attach.kind == ConsumerKind::Pull {
-                    assert!(!pulls.contains(consumer), "a pull is delivered to once");
-                    pulls.push(*consumer);
-                }
-            }
-        }
-        deliveries.sort_by_key(|(lease, ..)| *lease);
-        for (_, consumer, subscription, message) in deliveries {
-            self.delivery(consumer, subscription, &message);
-        }
-        for pull in pulls {
-            self.run.consumers.remove(&pull);
-        }
-        for effect in effects {
-            self.effect(effect);
-        }
-    }
-
-    fn effect(&mut self, effect: &Effect) {
-        match effect {
-            Effect::Deliver { .. } => {}
-            Effect::Load { subscription, topic, from, messages_max } => {
-                assert_eq!(*topic, self.model.subscriptions[subscription].topic);
-                assert!(from.0 <= self.model.topics[topic].last, "there is something to load");
-                assert!(*messages_max > 0 && *messages_max <= self.limits.window_messages_max);
-            }
-            Effect::Forward { subscription, seq, to, attempts, .. } => {
-                let state = &self.model.subscriptions[subscription];
-                let policy = state.config.dead_letter.as_ref().unwrap();
-                assert_eq!(self.model.topic_id(policy.topic()), Some(*to));
-                assert_eq!(*attempts, self.model.attempts(*subscription, *seq));
-                assert!(*attempts >= policy.attempts_max());
-            }
-            Effect::ConsumerClosed { consumer, reason: CloseReason::SubscriptionDeleted } => {
-                let attached = self.run.consumers.remove(consumer).expect("it was attached");
-                assert!(!self.model.subscriptions.contains_key(&attached.subscription));
-            }
-        }
-    }
-
-    fn delivery(&mut self, consumer: ConsumerId, id: SubscriptionId, message: &Delivery) {
-        let Delivery { seq, lease, attempt, bytes } = *message;
-        let state = &self.model.subscriptions[&id];
-        let attached = self.run.consumers.get(&consumer).expect("only an attached consumer is delivered to");
-        assert_eq!(attached.subscription, id);
-        assert!(seq.0 <= self.model.topics[&state.topic].last, "only what was published is delivered");
-        assert!(!self.model.is_settled(id, seq), "{seq} is delivered again after it was settled");
-        assert_eq!(attempt, self.model.attempts(id, seq) + 1);
-        assert_eq!(bytes, self.metas[&(state.topic, seq)].bytes);
-        assert_eq!(lease, LeaseId { epoch: self.model.epoch, number: self.run.lease_last + 1 }, "leases are counted");
-        self.run.lease_last += 1;
-        if let Some((attempts, not_before)) = state.failures.get(&seq.0) {
-            assert!(*not_before <= self.now, "{seq} is delivered before its backoff is over");
-            let attempts_max = state.config.dead_letter.as_ref().map_or(u32::MAX, |policy| policy.attempts_max());
-            assert!(*attempts < attempts_max, "{seq} should have gone to the dead-letter topic");
-        }
-        self.check_order(consumer, id, seq);
-        let deadline = self.now.plus_ms(u64::from(self.run.consumers[&consumer].attach.ack_deadline.ms()));
-        let before = self.run.leases.insert((id, seq), Lease { consumer, id: lease, deadline, bytes });
-        assert!(before.is_none(), "{seq} is out on two leases");
-        self.check_credit(consumer);
-    }
-
-    /// All earlier messages of the same key must be out, to the same consumer.
-    fn check_order(&self, consumer: ConsumerId, id: SubscriptionId, seq: Seq) {
-        let state = &self.model.subscriptions[&id];
-        let Some(key) = self.key(id, seq) else { return };
-        for earlier in (state.start + 1..seq.0).map(Seq) {
-            if self.key(id, earlier) == Some(key) && !self.model.is_settled(id, earlier) {
-                let lease = self.run.leases.get(&(id, earlier));
-                let lease = lease.unwrap_or_else(|| panic!("{seq} goes out while {earlier} of its key waits"));
-                assert_eq!(lease.consumer, consumer, "{seq} goes elsewhere than {earlier} of its key");
-            }
-        }
-    }
-
-    fn check_credit(&self, consumer: ConsumerId) {
-        let capped = |asked: u64, max: u64| if asked == 0 { max } else { asked.min(max) };
-        let attach = &self.run.consumers[&consumer].attach;
-        let messages_max = capped(attach.messages_max.into(), self.limits.consumer_messages_max.into());
-        let bytes_max = capped(attach.bytes_max, self.limits.consumer_bytes_max);
-        let leases = self.run.leases.values().filter(|lease| lease.consumer == consumer);
-        let (messages, bytes) = leases.fold((0, 0), |(n, sum), lease| (n + 1, sum + u64::from(lease.bytes)));
-        assert!(messages <= messages_max, "{messages} messages out of {messages_max}");
-        assert!(bytes <= bytes_max || messages == 1, "{bytes} bytes out of {bytes_max}");
-    }
-
-    fn check_backoff(&self, id: SubscriptionId, attempts: u32, not_before: Time) {
-        let delay_ms = not_before.0 - self.now.0;
-        match self.model.subscriptions[&id].config.retry {
-            None => assert_eq!(delay_ms, 0),
-            Some(policy) => {
-                let max = u64::from(policy.backoff_ms_max());
-                let base = u64::from(policy.backoff_ms_min()).saturating_mul(1 << (attempts - 1).min(40)).min(max);
-                assert!((base..=max.min(base + base / 4)).contains(&delay_ms), "{delay_ms} ms after {attempts}");
-            }
-        }
-    }
-
-    /// A message that comes back takes the later ones of its key with it, without a failed attempt.
-    pub(crate) fn revoke_later(&mut self, id: SubscriptionId, seq: Seq) {
-        let Some(key) = self.key(id, seq) else { return };
-        let later: Vec<Seq> = self
-            .run
-            .leases
-            .keys()
-            .filter(|(other, later)| *other == id && *later > seq)
-            .map(|(_, later)| *later)
-            .collect();
-        for later in later {
-            if self.key(id, later) == Some(key) {
-                self.run.leases.remove(&(id, later));
-            }
-        }
-    }
-
-    fn key(&self, id: SubscriptionId, seq: Seq) -> Option<KeyHash> {
-        let state = &self.model.subscriptions[&id];
-        self.metas[&(state.topic, seq)].key.filter(|_| state.config.ordering)
+        self.unacked(id).count() as u64
     }
 }

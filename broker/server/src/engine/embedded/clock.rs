@@ -18,6 +18,12 @@ impl Clock {
         Self { started: Instant::now(), started_ms: millis(since_epoch) }
     }
 
+    /// A clock that begins at a time of the test's choice.
+    #[cfg(test)]
+    pub(super) fn start_at(time: Time) -> Self {
+        Self { started: Instant::now(), started_ms: time.0 }
+    }
+
     pub(super) fn now(&self) -> Time {
         Time(self.started_ms + millis(self.started.elapsed()))
     }

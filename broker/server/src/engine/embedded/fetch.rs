@@ -1,5 +1,7 @@
 //! Reading messages back from the journal. Everything here blocks, so it runs on threads that may.
 
+use std::collections::HashMap;
+
 use broker_core::{Delivery, FailReason, Meta, Seq, SubscriptionName, Time, TopicId};
 use broker_log::{Found, Reader};
 use bytes::Bytes;
@@ -61,8 +63,8 @@ impl Load {
 }
 
 impl Forward {
-    /// The message as it will stand in the dead-letter topic.
-    pub(super) fn run(&self, reader: &Reader) -> Result<(Bytes, Meta), Failure> {
+    /// The message as it will stand in the dead-letter topic, and its attributes there.
+    pub(super) fn run(&self, reader: &Reader) -> Result<(Bytes, Meta, HashMap<String, String>), Failure> {
         let missing = || Failure::Missing { topic: self.topic, seq: self.seq };
         let found = reader.lookup(self.topic.0, self.seq.0)?.ok_or_else(missing)?;
         let stored = stored(&found)?;
@@ -70,9 +72,9 @@ impl Forward {
         let (_, body) = numbered(&found)?.find(|(seq, _)| *seq == self.seq).ok_or_else(missing)?;
         let mut message = message_of(body).map_err(entry_error(&found))?;
         message.attributes.extend(self.attributes(time));
-        let body = body_of(message);
+        let (body, attributes) = body_of(message);
         let meta = meta_of(&body).map_err(entry_error(&found))?;
-        Ok((body, meta))
+        Ok((body, meta, attributes))
     }
 
     /// Where the message came from, under the names that the public service uses, and one of our own.
@@ -80,6 +82,7 @@ impl Forward {
         let reason = match self.reason {
             FailReason::Nacked => "nacked",
             FailReason::Expired => "expired",
+            FailReason::Lost => "connection lost",
         };
         [
             ("CloudPubSubDeadLetterSourceSubscription", self.source.id().to_owned()),
@@ -170,6 +173,33 @@ pub(super) fn stored(found: &Found) -> Result<Stored, Failure> {
 fn entry_error(found: &Found) -> impl Fn(super::codec::CodecError) -> Failure + use<> {
     let position = found.position;
     move |source| Failure::Entry { position, source }
+}
+
+/// When a message was published, of those from `from` on the first one that is there; with the last number that was
+/// published together with it.
+fn published(reader: &Reader, topic: TopicId, from: Seq) -> Result<Option<(Seq, Time)>, Failure> {
+    let found = reader.scan(topic.0, from.0, 1, 0)?;
+    found.first().map(|found| Ok((Seq(found.key.last()), stored(found)?.time))).transpose()
+}
+
+/// When the first message from `from` on was published.
+pub(super) fn published_at(reader: &Reader, topic: TopicId, from: Seq) -> Result<Option<Time>, Failure> {
+    Ok(published(reader, topic, from)?.map(|(_, time)| time))
+}
+
+/// Of the messages `first..=last`, the first that was not published before `time`; the number after them if all were.
+/// A binary search: times of publication do not go back.
+pub(super) fn first_since(reader: &Reader, topic: TopicId, first: Seq, last: Seq, time: Time) -> Result<Seq, Failure> {
+    // All that is there below `low` was published before the time, and nothing that is there from `high` on.
+    let (mut low, mut high) = (first.0, last.0 + 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match published(reader, topic, Seq(middle))? {
+            Some((end, published)) if published < time => low = high.min(end.0 + 1),
+            _ => high = middle,
+        }
+    }
+    Ok(Seq(low))
 }
 
 fn timestamp(time: Time) -> prost_types::Timestamp {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use broker_core::{
@@ -31,6 +31,7 @@ const UNSENT_HOLD_MAX: Duration = Duration::from_secs(600);
 pub(super) struct Attached {
     pub(super) ordered: bool,
     pub(super) shows_attempts: bool,
+    pub(super) exactly_once: Arc<AtomicBool>,
 }
 
 /// A stream of leases.
@@ -38,6 +39,7 @@ pub(super) struct Attached {
 pub(crate) struct EmbeddedLeases {
     batches: Receiver<Result<Vec<Lease>, Error>>,
     ordered: bool,
+    exactly_once: Arc<AtomicBool>,
     control: EmbeddedControl,
     attachment: Attachment,
 }
@@ -81,7 +83,8 @@ impl EmbeddedLeases {
         let shows_attempts = attached.shows_attempts;
         let pump = Pump { engine, subscription, shows_attempts, deadline_ms, queue: VecDeque::new() };
         tokio::spawn(pump.run(events, output));
-        Self { batches, ordered: attached.ordered, control, attachment }
+        let exactly_once = attached.exactly_once.clone();
+        Self { batches, ordered: attached.ordered, exactly_once, control, attachment }
     }
 }
 
@@ -94,6 +97,10 @@ impl Leases for EmbeddedLeases {
 
     fn is_ordered(&self) -> bool {
         self.ordered
+    }
+
+    fn is_exactly_once(&self) -> bool {
+        self.exactly_once.load(Ordering::Relaxed)
     }
 
     fn control(&self) -> EmbeddedControl {
@@ -123,7 +130,7 @@ impl LeaseControl for EmbeddedControl {
         self.engine
             .ask(move |state| {
                 state.core.handle_consumer_deadline(consumer, deadline);
-                Ok(())
+                Ok::<_, Error>(())
             })
             .await
     }
@@ -214,9 +221,7 @@ impl Pump {
                 self.queue.extend(messages.into_iter().map(unsent));
                 Ok(())
             }
-            Event::Closed(CloseReason::SubscriptionDeleted) => {
-                Err(broker_core::Error::SubscriptionNotFound(self.subscription.clone()).into())
-            }
+            Event::Closed(reason) => Err(closed(self.subscription.clone(), reason)),
         }
     }
 
@@ -242,8 +247,8 @@ impl Pump {
         self.queue.retain(|unsent| now.duration_since(unsent.since) < UNSENT_HOLD_MAX);
         let refs: Vec<AckRef> = self.queue.iter().map(Unsent::reference).collect();
         let deadline_ms = self.deadline_ms.load(Ordering::Relaxed);
-        let outcomes = self.engine.modify(self.subscription.clone(), vec![(deadline_ms, refs)]).await?;
-        let mut outcomes = outcomes.into_iter().flatten();
+        let (_, outcomes) = self.engine.modify(self.subscription.clone(), vec![(deadline_ms, refs)]).await?;
+        let mut outcomes = outcomes.into_iter();
         self.queue.retain(|_| outcomes.next() == Some(ModifyOutcome::Extended));
         Ok(())
     }
@@ -252,6 +257,15 @@ impl Pump {
     fn hold_period(&self) -> Duration {
         Duration::from_millis(u64::from(self.deadline_ms.load(Ordering::Relaxed)) / 3)
     }
+}
+
+/// What a consumer is told that the core has closed.
+pub(super) fn closed(subscription: SubscriptionName, reason: CloseReason) -> Error {
+    match reason {
+        CloseReason::SubscriptionDeleted => broker_core::Error::SubscriptionNotFound(subscription),
+        CloseReason::SubscriptionDetached => broker_core::Error::Detached(subscription),
+    }
+    .into()
 }
 
 /// A lease as the API gives it out.

@@ -8,17 +8,19 @@ mod failure;
 mod fetch;
 mod leases;
 mod open;
+mod place;
 mod task;
+mod topology;
+mod upkeep;
 mod writer;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use broker_core::{
-    AckRef, Attach, ConsumerId, ConsumerKind, Delivery, Detach, Meta, ModifyOutcome, ProjectName, Seq,
-    SubscriptionConfig, SubscriptionName, SubscriptionView, TopicConfig, TopicId, TopicName,
+    AckOutcome, AckRef, Attach, ConsumerId, ConsumerKind, Delivery, Detach, Labels, Meta, ModifyOutcome, ProjectName,
+    Seq, SnapshotName, SubscriptionConfig, SubscriptionName, Time, TopicConfig, TopicId, TopicName,
 };
 use broker_log::Reader;
 use bytes::Bytes;
@@ -30,10 +32,12 @@ pub(crate) use failure::Failure;
 use leases::{Attached, Attachment, EmbeddedLeases, lease_of};
 pub(crate) use open::{Options, Running, open};
 use task::{Act, Command, Consumer, Event, Signal, State};
+use topology::subscription_of;
 use writer::Release;
 
 use super::{
-    AckId, DeadlineChange, Engine, Error, Flow, Lease, Message, MessageId, Page, Stats, Subscription, SubscriptionStats,
+    AckId, Confirmation, DeadlineChange, Engine, Error, Flow, Lease, Message, MessageId, Page, Seek, Snapshot, Stats,
+    Subscription, SubscriptionStats,
 };
 
 /// Commands that wait for the engine task.
@@ -57,20 +61,20 @@ pub(crate) struct Embedded {
 
 impl Embedded {
     /// Has the engine task do something, and waits until that is durable. Waits for a place in the queue as well.
-    async fn ask<T: Send + 'static>(
+    async fn ask<T: Send + 'static, E: Into<Error> + Send + 'static>(
         &self,
-        act: impl FnOnce(&mut State) -> Result<T, broker_core::Error> + Send + 'static,
+        act: impl FnOnce(&mut State) -> Result<T, E> + Send + 'static,
     ) -> Result<T, Error> {
         let (command, answer) = command(Vec::new(), act);
         self.commands.send(command).await.map_err(|_| Error::Unavailable)?;
-        answer.await.map_err(|_| Error::Unavailable)?.map_err(Error::from)
+        answer.await.map_err(|_| Error::Unavailable)?.map_err(E::into)
     }
 
     /// Like [`ask`](Self::ask), but a full queue is an error, for callers who can slow down.
-    async fn ask_now<T: Send + 'static>(
+    async fn ask_now<T: Send + 'static, E: Into<Error> + Send + 'static>(
         &self,
         bodies: Vec<Bytes>,
-        act: impl FnOnce(&mut State) -> Result<T, broker_core::Error> + Send + 'static,
+        act: impl FnOnce(&mut State) -> Result<T, E> + Send + 'static,
     ) -> Result<T, Error> {
         let bytes: usize = bodies.iter().map(Bytes::len).sum();
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -81,7 +85,7 @@ impl Embedded {
             tokio::sync::mpsc::error::TrySendError::Full(_) => Error::Busy("the queue of commands"),
             tokio::sync::mpsc::error::TrySendError::Closed(_) => Error::Unavailable,
         })?;
-        answer.await.map_err(|_| Error::Unavailable)?.map_err(Error::from)
+        answer.await.map_err(|_| Error::Unavailable)?.map_err(E::into)
     }
 
     /// Attaches a consumer. The attachment ends it when it is dropped, also while this is under way.
@@ -97,8 +101,12 @@ impl Embedded {
             .ask(move |state| {
                 let view = state.core.subscription(&subscription)?;
                 state.core.handle_attach(consumer, &subscription, attach, state.now, &mut state.out)?;
-                state.consumers.insert(consumer, Consumer { events, once: attach.kind == ConsumerKind::Pull });
-                Ok(Attached { ordered: view.config.ordering, shows_attempts: view.config.dead_letter.is_some() })
+                let exactly_once = Arc::new(AtomicBool::new(view.config.exactly_once));
+                let once = attach.kind == ConsumerKind::Pull;
+                let hears = Consumer { events, once, subscription, exactly_once: exactly_once.clone() };
+                state.consumers.insert(consumer, hears);
+                let shows_attempts = view.config.dead_letter.is_some();
+                Ok::<_, broker_core::Error>(Attached { ordered: view.config.ordering, shows_attempts, exactly_once })
             })
             .await?;
         Ok((attachment, attached, deliveries))
@@ -125,44 +133,57 @@ impl Embedded {
         self.signal.send(Signal::Command(command)).ok();
     }
 
+    /// Moves deadlines; the outcomes stand in the order of the leases, group by group. Tells as well whether the
+    /// subscription delivers exactly once.
     async fn modify(
         &self,
         subscription: SubscriptionName,
         groups: Vec<(u32, Vec<AckRef>)>,
-    ) -> Result<Vec<Vec<ModifyOutcome>>, Error> {
+    ) -> Result<(bool, Vec<ModifyOutcome>), Error> {
         self.ask(move |state| {
-            let modify = |(deadline_ms, refs): (u32, Vec<AckRef>)| {
-                state.core.handle_modify(&subscription, &refs, deadline_ms, state.now, &mut state.out)
-            };
-            groups.into_iter().map(modify).collect()
+            let exactly_once = state.core.subscription(&subscription)?.config.exactly_once;
+            let mut outcomes = Vec::new();
+            for (deadline_ms, refs) in groups {
+                let group = state.core.handle_modify(&subscription, &refs, deadline_ms, state.now, &mut state.out)?;
+                outcomes.extend(group);
+            }
+            Ok::<_, broker_core::Error>((exactly_once, outcomes))
         })
         .await
     }
 
-    /// The messages of deliveries. A failed read ends the engine.
-    async fn leases(&self, batch: Vec<(AckRef, TopicId, Delivery)>, shows_attempts: bool) -> Result<Vec<Lease>, Error> {
+    /// Reads from the journal on a thread that may block. A failed read ends the engine.
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Error> {
         let reader = self.reader.clone();
-        let read = move || {
-            let mut leases = Vec::with_capacity(batch.len());
-            for run in batch.chunk_by(|(_, one, _), (_, other, _)| one == other) {
-                let Some(&(AckRef { subscription, .. }, topic, _)) = run.first() else { continue };
-                let deliveries: Vec<Delivery> = run.iter().map(|(_, _, delivery)| *delivery).collect();
-                for fetched in fetch::fetch(&reader, topic, &deliveries)? {
-                    let Delivery { seq, lease, .. } = fetched.delivery;
-                    let reference = AckRef { subscription, seq, lease };
-                    leases.push(lease_of(reference, topic, shows_attempts, fetched));
-                }
-            }
-            Ok::<_, Failure>(leases)
-        };
-        match tokio::task::spawn_blocking(read).await {
-            Ok(Ok(leases)) => Ok(leases),
+        match tokio::task::spawn_blocking(move || read(&reader)).await {
+            Ok(Ok(read)) => Ok(read),
             Ok(Err(failure)) => {
                 self.signal.send(Signal::Failed(failure)).ok();
                 Err(Error::Unavailable)
             }
             Err(_) => Err(Error::Unavailable),
         }
+    }
+
+    /// The messages of deliveries.
+    async fn leases(&self, batch: Vec<(AckRef, TopicId, Delivery)>, shows_attempts: bool) -> Result<Vec<Lease>, Error> {
+        let read = move |reader: &Reader| {
+            let mut leases = Vec::with_capacity(batch.len());
+            for run in batch.chunk_by(|(_, one, _), (_, other, _)| one == other) {
+                let Some(&(AckRef { subscription, .. }, topic, _)) = run.first() else { continue };
+                let deliveries: Vec<Delivery> = run.iter().map(|(_, _, delivery)| *delivery).collect();
+                for fetched in fetch::fetch(reader, topic, &deliveries)? {
+                    let Delivery { seq, lease, .. } = fetched.delivery;
+                    let reference = AckRef { subscription, seq, lease };
+                    leases.push(lease_of(reference, topic, shows_attempts, fetched));
+                }
+            }
+            Ok(leases)
+        };
+        self.read(read).await
     }
 }
 
@@ -180,9 +201,17 @@ impl Engine for Embedded {
     async fn topics(&self, project: ProjectName, page: Page<TopicName>) -> Result<Vec<TopicConfig>, Error> {
         self.ask(move |state| {
             let found = state.core.topics(&project, page.after.as_ref(), page.limit);
-            Ok(found.into_iter().map(|view| view.config).collect())
+            Ok::<_, Error>(found.into_iter().map(|view| view.config).collect())
         })
         .await
+    }
+
+    async fn update_topic(
+        &self,
+        name: TopicName,
+        change: impl FnOnce(&TopicConfig) -> Result<TopicConfig, Error> + Send + 'static,
+    ) -> Result<TopicConfig, Error> {
+        self.change_topic(name, change).await
     }
 
     async fn delete_topic(&self, name: TopicName) -> Result<(), Error> {
@@ -190,11 +219,13 @@ impl Engine for Embedded {
     }
 
     async fn create_subscription(&self, config: SubscriptionConfig) -> Result<(), Error> {
-        self.ask_now(Vec::new(), |state| state.core.handle_create_subscription(config, &mut state.out).map(drop)).await
+        let create =
+            |state: &mut State| state.core.handle_create_subscription(config, state.now, &mut state.out).map(drop);
+        self.ask_now(Vec::new(), create).await
     }
 
     async fn subscription(&self, name: SubscriptionName) -> Result<Subscription, Error> {
-        self.ask(move |state| state.core.subscription(&name).map(Subscription::from)).await
+        self.ask(move |state| Ok::<_, Error>(subscription_of(&state.core, state.core.subscription(&name)?))).await
     }
 
     async fn subscriptions(
@@ -204,7 +235,7 @@ impl Engine for Embedded {
     ) -> Result<Vec<Subscription>, Error> {
         self.ask(move |state| {
             let found = state.core.subscriptions(&project, page.after.as_ref(), page.limit);
-            Ok(found.into_iter().map(Subscription::from).collect())
+            Ok::<_, Error>(found.into_iter().map(|view| subscription_of(&state.core, view)).collect())
         })
         .await
     }
@@ -217,6 +248,59 @@ impl Engine for Embedded {
         self.ask(move |state| state.core.topic_subscriptions(&topic, page.after.as_ref(), page.limit)).await
     }
 
+    async fn update_subscription(
+        &self,
+        name: SubscriptionName,
+        change: impl FnOnce(&SubscriptionConfig) -> Result<SubscriptionConfig, Error> + Send + 'static,
+    ) -> Result<Subscription, Error> {
+        self.change_subscription(name, change).await
+    }
+
+    async fn detach_subscription(&self, name: SubscriptionName) -> Result<(), Error> {
+        self.ask_now(Vec::new(), move |state| state.core.handle_detach_subscription(&name, &mut state.out)).await
+    }
+
+    async fn seek(&self, name: SubscriptionName, to: Seek) -> Result<(), Error> {
+        self.go_to(name, to).await
+    }
+
+    async fn create_snapshot(
+        &self,
+        name: SnapshotName,
+        subscription: SubscriptionName,
+        labels: Labels,
+    ) -> Result<Snapshot, Error> {
+        self.take_snapshot(name, subscription, labels).await
+    }
+
+    async fn snapshot(&self, name: SnapshotName) -> Result<Snapshot, Error> {
+        self.ask(move |state| state.core.snapshot_view(&name).map(Snapshot::from)).await
+    }
+
+    async fn snapshots(&self, project: ProjectName, page: Page<SnapshotName>) -> Result<Vec<Snapshot>, Error> {
+        self.ask(move |state| {
+            let found = state.core.snapshots(&project, page.after.as_ref(), page.limit);
+            Ok::<_, Error>(found.into_iter().map(Snapshot::from).collect())
+        })
+        .await
+    }
+
+    async fn topic_snapshots(&self, topic: TopicName, page: Page<SnapshotName>) -> Result<Vec<SnapshotName>, Error> {
+        self.ask(move |state| state.core.topic_snapshots(&topic, page.after.as_ref(), page.limit)).await
+    }
+
+    async fn update_snapshot(
+        &self,
+        name: SnapshotName,
+        change: impl FnOnce(&Snapshot) -> Result<(Labels, Time), Error> + Send + 'static,
+    ) -> Result<Snapshot, Error> {
+        self.change_snapshot(name, change).await
+    }
+
+    async fn delete_snapshot(&self, name: SnapshotName) -> Result<(), Error> {
+        self.ask_now(Vec::new(), move |state| state.core.handle_delete_snapshot(&name, &mut state.out)).await
+    }
+
     async fn delete_subscription(&self, name: SubscriptionName) -> Result<(), Error> {
         self.ask_now(Vec::new(), move |state| state.core.handle_delete_subscription(&name, &mut state.out)).await
     }
@@ -224,13 +308,18 @@ impl Engine for Embedded {
     async fn publish(&self, topic: TopicName, messages: Vec<Message>) -> Result<Vec<MessageId>, Error> {
         let mut metas = Vec::with_capacity(messages.len());
         let mut bodies = Vec::with_capacity(messages.len());
+        let mut attributes = Vec::with_capacity(messages.len());
         for message in messages {
             let key = codec::hash_of(&message.ordering_key);
-            let body = codec::body_of(message);
+            let (body, its_attributes) = codec::body_of(message);
             metas.push(Meta { bytes: u32::try_from(body.len()).unwrap_or(u32::MAX), key });
             bodies.push(body);
+            attributes.push(its_attributes);
         }
-        let publish = move |state: &mut State| state.core.handle_publish(&topic, &metas, state.now, &mut state.out);
+        let publish = move |state: &mut State| {
+            let attribute = |at: usize, key: &str| attributes.get(at)?.get(key).map(String::as_str);
+            state.core.handle_publish(&topic, &metas, attribute, state.now, &mut state.out)
+        };
         let published = self.ask_now(bodies, publish).await?;
         let numbers = published.first.0..published.first.0 + u64::from(published.count);
         Ok(numbers.map(|seq| message_id(published.topic, Seq(seq))).collect())
@@ -263,7 +352,7 @@ impl Engine for Embedded {
                 };
                 self.leases(messages.into_iter().map(with_ref).collect(), attached.shows_attempts).await
             }
-            Event::Closed(_) => Err(broker_core::Error::SubscriptionNotFound(subscription).into()),
+            Event::Closed(reason) => Err(leases::closed(subscription, reason)),
         }
     }
 
@@ -274,40 +363,62 @@ impl Engine for Embedded {
         Ok(EmbeddedLeases::start(attachment, subscription, &attached, ack_deadline, events))
     }
 
-    async fn acknowledge(&self, subscription: SubscriptionName, ack_ids: Vec<AckId>) -> Result<(), Error> {
+    async fn acknowledge(&self, subscription: SubscriptionName, ack_ids: Vec<AckId>) -> Result<Confirmation, Error> {
         let refs = ack_ids.iter().map(ack_id::decode).collect::<Result<Vec<_>, _>>()?;
-        self.ask(move |state| state.core.handle_ack(&subscription, &refs, state.now, &mut state.out).map(drop)).await
+        let acknowledge = move |state: &mut State| {
+            let exactly_once = state.core.subscription(&subscription)?.config.exactly_once;
+            let outcomes = state.core.handle_ack(&subscription, &refs, state.now, &mut state.out)?;
+            Ok::<_, broker_core::Error>((exactly_once, outcomes))
+        };
+        let (exactly_once, outcomes) = self.ask(acknowledge).await?;
+        let is_done = |outcome| match outcome {
+            AckOutcome::Acked | AckOutcome::AlreadyAcked => true,
+            AckOutcome::Stale | AckOutcome::Unknown => false,
+        };
+        Ok(confirmation(exactly_once, ack_ids, outcomes.into_iter().map(is_done)))
     }
 
     async fn modify_ack_deadline(
         &self,
         subscription: SubscriptionName,
-        changes: Vec<DeadlineChange>,
-    ) -> Result<(), Error> {
-        let mut groups: BTreeMap<u32, Vec<AckRef>> = BTreeMap::new();
-        for change in &changes {
-            groups.entry(change.deadline_ms).or_default().push(ack_id::decode(&change.ack_id)?);
+        mut changes: Vec<DeadlineChange>,
+    ) -> Result<Confirmation, Error> {
+        changes.sort_by_key(|change| change.deadline_ms);
+        let mut groups = Vec::new();
+        for group in changes.chunk_by(|one, other| one.deadline_ms == other.deadline_ms) {
+            let refs = group.iter().map(|change| ack_id::decode(&change.ack_id)).collect::<Result<Vec<_>, _>>()?;
+            groups.extend(group.first().map(|change| (change.deadline_ms, refs)));
         }
-        self.modify(subscription, groups.into_iter().collect()).await.map(drop)
+        let (exactly_once, outcomes) = self.modify(subscription, groups).await?;
+        let is_done = |outcome| match outcome {
+            ModifyOutcome::Extended | ModifyOutcome::Nacked => true,
+            ModifyOutcome::Stale => false,
+        };
+        let ids = changes.into_iter().map(|change| change.ack_id).collect();
+        Ok(confirmation(exactly_once, ids, outcomes.into_iter().map(is_done)))
     }
 
     async fn stats(&self) -> Result<Stats, Error> {
-        let subscriptions = self.ask(|state| Ok(stats_of(&state.core))).await?;
+        let subscriptions = self.ask(|state| Ok::<_, Error>(stats_of(&state.core))).await?;
         Ok(Stats { subscriptions, journal_bytes: self.journal_bytes.load(Ordering::Relaxed) })
     }
 }
 
-impl From<SubscriptionView> for Subscription {
-    fn from(view: SubscriptionView) -> Self {
-        Self { config: view.config, topic_deleted: view.topic_deleted }
+fn confirmation(exactly_once: bool, ids: Vec<AckId>, is_done: impl Iterator<Item = bool>) -> Confirmation {
+    let mut confirmation = Confirmation { exactly_once, ..Default::default() };
+    if exactly_once {
+        for (id, is_done) in ids.into_iter().zip(is_done) {
+            if is_done { confirmation.done.push(id) } else { confirmation.failed.push(id) }
+        }
     }
+    confirmation
 }
 
 fn stats_of(core: &broker_core::Broker) -> Vec<SubscriptionStats> {
     let stats = |id| {
         let (view, stats) = (core.subscription_by_id(id)?, core.stats(id)?);
         Some(SubscriptionStats {
-            subscription: view.into(),
+            subscription: subscription_of(core, view),
             backlog_messages: stats.backlog_messages,
             outstanding_messages: stats.outstanding_messages as u64,
             delayed_messages: stats.delayed_messages as u64,
@@ -321,10 +432,10 @@ fn stats_of(core: &broker_core::Broker) -> Vec<SubscriptionStats> {
 }
 
 /// A command, and where its answer comes.
-fn command<T: Send + 'static>(
+fn command<T: Send + 'static, E: Send + 'static>(
     bodies: Vec<Bytes>,
-    act: impl FnOnce(&mut State) -> Result<T, broker_core::Error> + Send + 'static,
-) -> (Command, oneshot::Receiver<Result<T, broker_core::Error>>) {
+    act: impl FnOnce(&mut State) -> Result<T, E> + Send + 'static,
+) -> (Command, oneshot::Receiver<Result<T, E>>) {
     let (reply, answer) = oneshot::channel();
     let act: Act = Box::new(move |state| {
         // Whoever went away while this was in the queue wants nothing done, and would never learn what was.
@@ -354,7 +465,7 @@ mod tests {
         let dir = dir.path().to_owned();
         let running = open(Options { dir, checkpoint_bytes: 1 << 20, segment_bytes: 1 << 20 }).await.unwrap();
         let name = topic();
-        running.engine.create_topic(TopicConfig { name, labels: broker_core::Labels::default() }).await.unwrap();
+        running.engine.create_topic(TopicConfig::new(name)).await.unwrap();
         running
     }
 
@@ -392,14 +503,14 @@ mod tests {
             let block = block.ask(move |_| {
                 reached.send(()).ok();
                 blocked.recv().ok();
-                Ok(())
+                Ok::<_, Error>(())
             });
             block.await
         });
         blocking.await.unwrap();
         let mut waiting = Vec::new();
         for _ in 0..QUEUE_COMMANDS_MAX {
-            let (command, answer) = command(Vec::new(), |_| Ok(()));
+            let (command, answer) = command(Vec::new(), |_| Ok::<_, Error>(()));
             engine.commands.try_send(command).map_err(|_| "the queue is full too early").unwrap();
             waiting.push(answer);
         }

@@ -19,7 +19,7 @@ use super::codec;
 use super::failure::Failure;
 use super::task::{State, Task};
 use super::writer::{Batch, Writer};
-use super::{Embedded, QUEUE_BYTES_MAX, QUEUE_COMMANDS_MAX};
+use super::{Embedded, QUEUE_BYTES_MAX, QUEUE_COMMANDS_MAX, upkeep};
 
 /// What the engine is told at its start.
 #[derive(Clone, Debug)]
@@ -51,11 +51,15 @@ impl Running {
 
 /// Recovers what the directory holds and starts to work on it.
 pub(crate) async fn open(options: Options) -> Result<Running, Failure> {
+    open_at(options, Clock::start()).await
+}
+
+pub(super) async fn open_at(options: Options, clock: Clock) -> Result<Running, Failure> {
     let Options { dir, checkpoint_bytes, segment_bytes } = options;
     let recover = move || recover(dir, segment_bytes);
     let (journal, recovery) =
         tokio::task::spawn_blocking(recover).await.map_err(|_| Failure::Ended("the recovery"))??;
-    start(journal, recovery, checkpoint_bytes)
+    start(journal, recovery, checkpoint_bytes, clock)
 }
 
 fn recover(dir: PathBuf, segment_bytes: u64) -> Result<(Journal, Recovery), Failure> {
@@ -95,11 +99,10 @@ fn recover(dir: PathBuf, segment_bytes: u64) -> Result<(Journal, Recovery), Fail
     Ok((journal, recovery))
 }
 
-fn start(journal: Journal, recovery: Recovery, checkpoint_bytes: u64) -> Result<Running, Failure> {
-    let clock = Clock::start();
+fn start(journal: Journal, recovery: Recovery, checkpoint_bytes: u64, clock: Clock) -> Result<Running, Failure> {
     let mut out = Output::new();
     let now = clock.now();
-    let core = recovery.begin(Limits::default(), now.0, &mut out);
+    let core = recovery.begin(Limits::default(), now.0, now, &mut out);
 
     let reader = journal.reader();
     let journal_bytes = Arc::new(AtomicU64::new(journal.bytes_on_disk()));
@@ -145,5 +148,6 @@ fn start(journal: Journal, recovery: Recovery, checkpoint_bytes: u64) -> Result<
         journal_bytes,
         reader,
     };
+    tokio::spawn(upkeep::run(engine.clone(), stop.clone()));
     Ok(Running { engine, stop, task: tokio::spawn(task.run()) })
 }

@@ -4,9 +4,13 @@
 //! **Invariant:** replies and effects reach nobody but through a batch, behind the records that they rest on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::SyncSender;
 
-use broker_core::{CloseReason, ConsumerId, Delivery, Effect, Output, Record, SubscriptionId, Time, TopicId};
+use broker_core::{
+    CloseReason, ConsumerId, Delivery, Effect, Output, Record, SubscriptionId, SubscriptionName, Time, TopicId,
+};
 use broker_log::Reader;
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -73,6 +77,9 @@ pub(super) struct Consumer {
     pub(super) events: UnboundedSender<Event>,
     /// The core forgets it with its first delivery.
     pub(super) once: bool,
+    pub(super) subscription: SubscriptionName,
+    /// Whether the subscription delivers exactly once; follows its settings.
+    pub(super) exactly_once: Arc<AtomicBool>,
 }
 
 /// The engine task.
@@ -290,9 +297,10 @@ impl Task {
                 let source = core.subscription_by_id(subscription)?.config.name;
                 let forward = Forward { topic, seq, source, attempts, reason };
                 Some(self.job(forward, move |forward, reader| {
-                    let (body, meta) = forward.run(reader)?;
+                    let (body, meta, attributes) = forward.run(reader)?;
                     Ok(Command::internal(vec![body], move |state: &mut State| {
-                        state.core.handle_forwarded(subscription, seq, meta, state.now, &mut state.out);
+                        let attribute = |key: &str| attributes.get(key).map(String::as_str);
+                        state.core.handle_forwarded(subscription, seq, meta, attribute, state.now, &mut state.out);
                     }))
                 }))
             }

@@ -1,14 +1,16 @@
 //! Checkpoints: all durable state of the core.
 
+use std::collections::BTreeMap;
+
 use broker_core as core;
 use broker_core::{
-    AckedSet, Seq, Snapshot, SubscriptionId, SubscriptionSnapshot, Time, TopicId, TopicSnapshot, Totals,
+    AckedSet, LeaseId, Seq, Snapshot, SubscriptionId, SubscriptionSnapshot, Time, TopicId, TopicSnapshot, Totals,
 };
 use bytes::Bytes;
 use prost::Message as _;
 
 use super::record::{fail_reason_of, fail_reason_to};
-use super::settings::{SubscriptionConfig, TopicConfig};
+use super::settings::{SubscriptionConfig, TopicConfig, labels_of, labels_to};
 use super::{CodecError, body, versioned};
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -23,6 +25,8 @@ struct Checkpoint {
     topics: Vec<Topic>,
     #[prost(message, repeated, tag = "5")]
     subscriptions: Vec<Subscription>,
+    #[prost(message, repeated, tag = "6")]
+    bookmarks: Vec<Bookmark>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -35,6 +39,32 @@ struct Topic {
     deleted: bool,
     #[prost(uint64, tag = "4")]
     last: u64,
+    #[prost(uint64, optional, tag = "5")]
+    kept_from: Option<u64>,
+}
+
+/// Settled messages.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Settled {
+    #[prost(uint64, tag = "1")]
+    floor: u64,
+    /// What is settled above the floor, in the portable Roaring format.
+    #[prost(bytes = "bytes", tag = "2")]
+    above: Bytes,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Bookmark {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(uint32, tag = "2")]
+    topic: u32,
+    #[prost(btree_map = "string, string", tag = "3")]
+    labels: BTreeMap<String, String>,
+    #[prost(uint64, tag = "4")]
+    expires_ms: u64,
+    #[prost(message, optional, tag = "5")]
+    acked: Option<Settled>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -60,6 +90,24 @@ struct Subscription {
     expired_total: u64,
     #[prost(uint64, tag = "10")]
     dead_lettered_total: u64,
+    #[prost(uint64, tag = "11")]
+    lost_total: u64,
+    #[prost(uint64, tag = "12")]
+    filtered_total: u64,
+    #[prost(uint64, tag = "13")]
+    too_old_total: u64,
+    #[prost(message, optional, tag = "14")]
+    gone: Option<Settled>,
+    #[prost(message, optional, tag = "15")]
+    filtered: Option<Settled>,
+    #[prost(bool, tag = "16")]
+    detached: bool,
+    #[prost(uint64, tag = "17")]
+    active_ms: u64,
+    #[prost(uint32, tag = "18")]
+    leases_over_epoch: u32,
+    #[prost(uint64, tag = "19")]
+    leases_over_number: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -81,11 +129,12 @@ pub(in crate::engine::embedded) fn encode_checkpoint(snapshot: &Snapshot) -> Vec
         subscription_id_last: snapshot.subscription_id_last,
         topics: snapshot.topics.iter().map(Topic::from).collect(),
         subscriptions: snapshot.subscriptions.iter().map(Subscription::from).collect(),
+        bookmarks: snapshot.bookmarks.iter().map(Bookmark::from).collect(),
     })
 }
 
 pub(in crate::engine::embedded) fn decode_checkpoint(bytes: &[u8]) -> Result<Snapshot, CodecError> {
-    let Checkpoint { epoch, topic_id_last, subscription_id_last, topics, subscriptions } =
+    let Checkpoint { epoch, topic_id_last, subscription_id_last, topics, subscriptions, bookmarks } =
         Checkpoint::decode(body(bytes)?)?;
     Ok(Snapshot {
         epoch,
@@ -93,13 +142,15 @@ pub(in crate::engine::embedded) fn decode_checkpoint(bytes: &[u8]) -> Result<Sna
         subscription_id_last,
         topics: topics.into_iter().map(TopicSnapshot::try_from).collect::<Result<_, _>>()?,
         subscriptions: subscriptions.into_iter().map(SubscriptionSnapshot::try_from).collect::<Result<_, _>>()?,
+        bookmarks: bookmarks.into_iter().map(core::Bookmark::try_from).collect::<Result<_, _>>()?,
     })
 }
 
 impl From<&TopicSnapshot> for Topic {
     fn from(topic: &TopicSnapshot) -> Self {
-        let TopicSnapshot { id, config, deleted, last } = topic;
-        Self { id: id.0, config: Some(config.into()), deleted: *deleted, last: last.0 }
+        let TopicSnapshot { id, config, deleted, last, kept_from } = topic;
+        let kept_from = kept_from.map(|seq| seq.0);
+        Self { id: id.0, config: Some(config.into()), deleted: *deleted, last: last.0, kept_from }
     }
 }
 
@@ -107,15 +158,70 @@ impl TryFrom<Topic> for TopicSnapshot {
     type Error = CodecError;
 
     fn try_from(topic: Topic) -> Result<Self, CodecError> {
-        let Topic { id, config, deleted, last } = topic;
+        let Topic { id, config, deleted, last, kept_from } = topic;
         let config = config.ok_or(CodecError::Field("topic.config"))?.try_into()?;
-        Ok(Self { id: TopicId(id), config, deleted, last: Seq(last) })
+        Ok(Self { id: TopicId(id), config, deleted, last: Seq(last), kept_from: kept_from.map(Seq) })
+    }
+}
+
+impl From<&AckedSet> for Settled {
+    fn from(set: &AckedSet) -> Self {
+        Self { floor: set.floor().0, above: set.above_to_bytes().into() }
+    }
+}
+
+impl TryFrom<Settled> for AckedSet {
+    type Error = CodecError;
+
+    fn try_from(settled: Settled) -> Result<Self, CodecError> {
+        Self::from_parts(Seq(settled.floor), &settled.above).map_err(|_| CodecError::Field("settled.above"))
+    }
+}
+
+impl From<&core::Bookmark> for Bookmark {
+    fn from(bookmark: &core::Bookmark) -> Self {
+        let core::Bookmark { name, topic, labels, expires, acked } = bookmark;
+        Self {
+            name: name.to_string(),
+            topic: topic.0,
+            labels: labels_to(labels),
+            expires_ms: expires.0,
+            acked: Some(acked.into()),
+        }
+    }
+}
+
+impl TryFrom<Bookmark> for core::Bookmark {
+    type Error = CodecError;
+
+    fn try_from(bookmark: Bookmark) -> Result<Self, CodecError> {
+        let Bookmark { name, topic, labels, expires_ms, acked } = bookmark;
+        Ok(Self {
+            name: name.parse().map_err(|_| CodecError::Field("bookmark.name"))?,
+            topic: TopicId(topic),
+            labels: labels_of(labels)?,
+            expires: Time(expires_ms),
+            acked: acked.ok_or(CodecError::Field("bookmark.acked"))?.try_into()?,
+        })
     }
 }
 
 impl From<&SubscriptionSnapshot> for Subscription {
     fn from(subscription: &SubscriptionSnapshot) -> Self {
-        let SubscriptionSnapshot { id, topic, config, acked, failures, totals } = subscription;
+        // Every field is named, so that one which is added can't be forgotten here.
+        let SubscriptionSnapshot {
+            id,
+            topic,
+            config,
+            acked,
+            failures,
+            totals,
+            gone,
+            filtered,
+            detached,
+            active,
+            leases_over,
+        } = subscription;
         let failure = |(seq, failure): &(Seq, core::Failure)| Failure {
             seq: seq.0,
             attempts: failure.attempts,
@@ -133,6 +239,15 @@ impl From<&SubscriptionSnapshot> for Subscription {
             nacked_total: totals.nacked,
             expired_total: totals.expired,
             dead_lettered_total: totals.dead_lettered,
+            lost_total: totals.lost,
+            filtered_total: totals.filtered,
+            too_old_total: totals.too_old,
+            gone: gone.as_ref().map(Settled::from),
+            filtered: filtered.as_ref().map(Settled::from),
+            detached: *detached,
+            active_ms: active.0,
+            leases_over_epoch: leases_over.epoch,
+            leases_over_number: leases_over.number,
         }
     }
 }
@@ -158,7 +273,15 @@ impl TryFrom<Subscription> for SubscriptionSnapshot {
                 nacked: subscription.nacked_total,
                 expired: subscription.expired_total,
                 dead_lettered: subscription.dead_lettered_total,
+                lost: subscription.lost_total,
+                filtered: subscription.filtered_total,
+                too_old: subscription.too_old_total,
             },
+            gone: subscription.gone.map(AckedSet::try_from).transpose()?,
+            filtered: subscription.filtered.map(AckedSet::try_from).transpose()?,
+            detached: subscription.detached,
+            active: Time(subscription.active_ms),
+            leases_over: LeaseId { epoch: subscription.leases_over_epoch, number: subscription.leases_over_number },
         })
     }
 }
@@ -173,24 +296,55 @@ mod tests {
         let topic: core::TopicName = "projects/p/topics/orders".parse().unwrap();
         let name = "projects/p/subscriptions/payment".parse().unwrap();
         let mut recovery = core::Recovery::new();
-        let config = core::TopicConfig { name: topic.clone(), labels: core::Labels::default() };
+        let mut config = core::TopicConfig::new(topic.clone());
+        config.retention = Some(core::Retention::default());
         let (id, subscription) = (TopicId(1), SubscriptionId(2));
         let range = |first, last| SeqRange { first: Seq(first), last: Seq(last) };
         let failed = |seq, attempts, reason| {
             let (seq, not_before) = (Seq(seq), Time(77));
             core::Record::Failed { subscription, seq, attempts, not_before, reason }
         };
-        let config_of = core::SubscriptionConfig::new(name, topic);
+        let mut config_of = core::SubscriptionConfig::new(name, topic);
+        config_of.filter = Some("attributes:a".parse().unwrap());
+        config_of.retain_acked = true;
+        let mut other =
+            core::SubscriptionConfig::new("projects/p/subscriptions/other".parse().unwrap(), config.name.clone());
+        other.expiration = None;
+        let filtered = vec![core::Filtered { subscription, ranges: vec![range(4, 4), range(8, 9)] }];
+        let leases = LeaseId { epoch: 1, number: 6 };
         for record in [
             core::Record::Started { epoch: 1 },
             core::Record::TopicCreated { id, config },
-            core::Record::SubscriptionCreated { id: subscription, topic: id, config: config_of, start: Seq(0) },
-            core::Record::Published { topic: id, first: Seq(1), count: 10, time: Time(5) },
+            core::Record::SubscriptionCreated {
+                id: subscription,
+                topic: id,
+                config: config_of,
+                start: Seq(0),
+                time: Time(3),
+            },
+            core::Record::SubscriptionCreated {
+                id: SubscriptionId(3),
+                topic: id,
+                config: other,
+                start: Seq(0),
+                time: Time(4),
+            },
+            core::Record::Published { topic: id, first: Seq(1), count: 10, time: Time(5), filtered },
             core::Record::Acked { subscription, ranges: vec![range(1, 2), range(5, 6)] },
             failed(3, 1, FailReason::Nacked),
             failed(3, 2, FailReason::Expired),
             failed(7, 1, FailReason::Nacked),
-            core::Record::TopicDeleted { id },
+            core::Record::SnapshotCreated {
+                name: "projects/p/snapshots/monday".parse().unwrap(),
+                subscription,
+                labels: core::Labels::new([("k".to_owned(), "v".to_owned())].into()).unwrap(),
+                expires: Time(99),
+            },
+            core::Record::TopicCut { id, before: Seq(2) },
+            core::Record::SubscriptionCut { id: SubscriptionId(3), before: Seq(4) },
+            core::Record::Sought { id: SubscriptionId(3), to: core::SeekTo::After(Seq(5)), leases },
+            core::Record::SubscriptionDetached { id: SubscriptionId(3) },
+            core::Record::Active { id: subscription, time: Time(7) },
         ] {
             recovery.apply(&record).unwrap();
         }

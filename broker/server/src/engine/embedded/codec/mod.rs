@@ -6,6 +6,7 @@
 mod checkpoint;
 mod record;
 mod settings;
+mod wire;
 
 pub(super) use checkpoint::{decode_checkpoint, encode_checkpoint};
 pub(super) use record::{

@@ -1,14 +1,21 @@
 //! Journal entries: the core's records, with the messages that they publish.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use broker_core::{FailReason, KeyHash, Record, Seq, SeqRange, SubscriptionId, Time, TopicId};
+use broker_core::{
+    FailReason, Filtered, KeyHash, LeaseId, Record, SeekTo, Seq, SeqRange, SubscriptionId, Time, TopicId,
+};
 use broker_log::Key;
 use bytes::Bytes;
 use orderflow_proto::google::pubsub::v1::PubsubMessage;
 use prost::Message as _;
 
-use super::settings::{SubscriptionConfig, TopicConfig};
+use super::settings::{labels_of, labels_to};
+use super::wire::{
+    Acked, Active, Cut, Entry, Fact, Failed, Forwarded, Messages, Published, SnapshotCreated, Sought,
+    SubscriptionCreated, SubscriptionUpdated, TopicCreated,
+};
 use super::{CodecError, body, versioned};
 use crate::engine::Message;
 
@@ -19,111 +26,6 @@ pub(in crate::engine::embedded) struct Stored {
     pub(in crate::engine::embedded) time: Time,
     /// Each an encoded [`PubsubMessage`] without id and publish time.
     pub(in crate::engine::embedded) bodies: Vec<Bytes>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Entry {
-    #[prost(oneof = "Fact", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
-    fact: Option<Fact>,
-}
-
-#[derive(Clone, PartialEq, prost::Oneof)]
-enum Fact {
-    #[prost(uint32, tag = "1")]
-    Started(u32),
-    #[prost(message, tag = "2")]
-    TopicCreated(TopicCreated),
-    #[prost(uint32, tag = "3")]
-    TopicDeleted(u32),
-    #[prost(message, tag = "4")]
-    SubscriptionCreated(SubscriptionCreated),
-    #[prost(uint32, tag = "5")]
-    SubscriptionDeleted(u32),
-    #[prost(message, tag = "6")]
-    Published(Published),
-    #[prost(message, tag = "7")]
-    Acked(Acked),
-    #[prost(message, tag = "8")]
-    Failed(Failed),
-    #[prost(message, tag = "9")]
-    Forwarded(Forwarded),
-    /// Messages that were written before and are written again, so that their old segment can go. Not a record.
-    #[prost(message, tag = "10")]
-    Carried(Published),
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct TopicCreated {
-    #[prost(uint32, tag = "1")]
-    id: u32,
-    #[prost(message, optional, tag = "2")]
-    config: Option<TopicConfig>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct SubscriptionCreated {
-    #[prost(uint32, tag = "1")]
-    id: u32,
-    #[prost(uint32, tag = "2")]
-    topic: u32,
-    #[prost(message, optional, tag = "3")]
-    config: Option<SubscriptionConfig>,
-    #[prost(uint64, tag = "4")]
-    start: u64,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Published {
-    #[prost(uint32, tag = "1")]
-    topic: u32,
-    #[prost(message, optional, tag = "2")]
-    messages: Option<Messages>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Messages {
-    #[prost(uint64, tag = "1")]
-    first: u64,
-    #[prost(uint64, tag = "2")]
-    time_ms: u64,
-    #[prost(bytes = "bytes", repeated, tag = "3")]
-    bodies: Vec<Bytes>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Acked {
-    #[prost(uint32, tag = "1")]
-    subscription: u32,
-    /// Pairs: how many numbers after the end of the range before (or 0) a range starts, and how many more it holds.
-    #[prost(uint64, repeated, tag = "2")]
-    steps: Vec<u64>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Failed {
-    #[prost(uint32, tag = "1")]
-    subscription: u32,
-    #[prost(uint64, tag = "2")]
-    seq: u64,
-    #[prost(uint32, tag = "3")]
-    attempts: u32,
-    #[prost(uint64, tag = "4")]
-    not_before_ms: u64,
-    #[prost(uint32, tag = "5")]
-    reason: u32,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct Forwarded {
-    #[prost(uint32, tag = "1")]
-    subscription: u32,
-    #[prost(uint64, tag = "2")]
-    seq: u64,
-    #[prost(uint32, tag = "3")]
-    to: u32,
-    /// One message, with the number that it got there.
-    #[prost(message, optional, tag = "4")]
-    messages: Option<Messages>,
 }
 
 /// The entries that a record becomes: one, or several for a publication whose messages are large. `bodies` are the
@@ -139,16 +41,50 @@ pub(in crate::engine::embedded) fn encode_record(
             Fact::TopicCreated(TopicCreated { id: id.0, config: Some(config.into()) })
         }
         Record::TopicDeleted { id } => Fact::TopicDeleted(id.0),
-        Record::SubscriptionCreated { id, topic, config, start } => Fact::SubscriptionCreated(SubscriptionCreated {
-            id: id.0,
-            topic: topic.0,
-            config: Some(config.into()),
-            start: start.0,
+        Record::TopicUpdated { id, config } => {
+            Fact::TopicUpdated(TopicCreated { id: id.0, config: Some(config.into()) })
+        }
+        Record::SubscriptionCreated { id, topic, config, start, time } => {
+            Fact::SubscriptionCreated(SubscriptionCreated {
+                id: id.0,
+                topic: topic.0,
+                config: Some(config.into()),
+                start: start.0,
+                time_ms: time.0,
+            })
+        }
+        Record::SubscriptionUpdated { id, config } => {
+            Fact::SubscriptionUpdated(SubscriptionUpdated { id: id.0, config: Some(config.into()) })
+        }
+        Record::SubscriptionDetached { id } => Fact::SubscriptionDetached(id.0),
+        Record::Active { id, time } => Fact::Active(Active { id: id.0, time_ms: time.0 }),
+        Record::Sought { id, to, leases } => {
+            let (after, snapshot) = match to {
+                SeekTo::After(seq) => (seq.0, None),
+                SeekTo::Snapshot(name) => (0, Some(name.to_string())),
+            };
+            Fact::Sought(Sought { id: id.0, after, snapshot, epoch: leases.epoch, lease: leases.number })
+        }
+        Record::SubscriptionCut { id, before } => Fact::SubscriptionCut(Cut { id: id.0, before: before.0 }),
+        Record::TopicCut { id, before } => Fact::TopicCut(Cut { id: id.0, before: before.0 }),
+        Record::SnapshotCreated { name, subscription, labels, expires } => Fact::SnapshotCreated(SnapshotCreated {
+            name: name.to_string(),
+            subscription: subscription.0,
+            labels: labels_to(labels),
+            expires_ms: expires.0,
         }),
+        Record::SnapshotUpdated { name, labels, expires } => Fact::SnapshotUpdated(SnapshotCreated {
+            name: name.to_string(),
+            subscription: 0,
+            labels: labels_to(labels),
+            expires_ms: expires.0,
+        }),
+        Record::SnapshotDeleted { name } => Fact::SnapshotDeleted(name.to_string()),
         Record::SubscriptionDeleted { id } => Fact::SubscriptionDeleted(id.0),
-        Record::Published { topic, first, time, count: _ } => {
+        Record::Published { topic, first, time, count: _, filtered } => {
             for_each_chunk(*first, bodies, |first, bodies| {
-                let messages = Messages { first, time_ms: time.0, bodies: bodies.to_vec() };
+                let filtered = filtered_to(filtered, first, bodies.len());
+                let messages = Messages { first, time_ms: time.0, bodies: bodies.to_vec(), filtered };
                 let fact = Fact::Published(Published { topic: topic.0, messages: Some(messages) });
                 put(Some(key(topic.0, first, bodies.len())), versioned(&Entry { fact: Some(fact) }));
             });
@@ -164,8 +100,9 @@ pub(in crate::engine::embedded) fn encode_record(
             not_before_ms: not_before.0,
             reason: fail_reason_to(*reason),
         }),
-        Record::Forwarded { subscription, seq, to, as_seq, time } => {
-            let messages = Messages { first: as_seq.0, time_ms: time.0, bodies: bodies.to_vec() };
+        Record::Forwarded { subscription, seq, to, as_seq, time, filtered } => {
+            let filtered = filtered_to(filtered, as_seq.0, bodies.len());
+            let messages = Messages { first: as_seq.0, time_ms: time.0, bodies: bodies.to_vec(), filtered };
             let (subscription, seq, to) = (subscription.0, seq.0, to.0);
             let fact = Fact::Forwarded(Forwarded { subscription, seq, to, messages: Some(messages) });
             put(Some(key(to, as_seq.0, 1)), versioned(&Entry { fact: Some(fact) }));
@@ -178,7 +115,8 @@ pub(in crate::engine::embedded) fn encode_record(
 /// The entry that writes messages again.
 pub(in crate::engine::embedded) fn encode_carried(topic: TopicId, stored: Stored) -> (Key, Vec<u8>) {
     let key = key(topic.0, stored.first, stored.bodies.len());
-    let messages = Messages { first: stored.first, time_ms: stored.time.0, bodies: stored.bodies };
+    let Stored { first, time, bodies } = stored;
+    let messages = Messages { first, time_ms: time.0, bodies, filtered: Vec::new() };
     let fact = Fact::Carried(Published { topic: topic.0, messages: Some(messages) });
     (key, versioned(&Entry { fact: Some(fact) }))
 }
@@ -193,18 +131,59 @@ pub(in crate::engine::embedded) fn decode_record(payload: &[u8]) -> Result<Optio
             Record::TopicCreated { id: TopicId(id), config }
         }
         Fact::TopicDeleted(id) => Record::TopicDeleted { id: TopicId(id) },
-        Fact::SubscriptionCreated(SubscriptionCreated { id, topic, config, start }) => Record::SubscriptionCreated {
-            id: SubscriptionId(id),
-            topic: TopicId(topic),
-            config: config.ok_or(CodecError::Field("subscription"))?.try_into()?,
-            start: Seq(start),
+        Fact::TopicUpdated(TopicCreated { id, config }) => {
+            let config = config.ok_or(CodecError::Field("topic"))?.try_into()?;
+            Record::TopicUpdated { id: TopicId(id), config }
+        }
+        Fact::SubscriptionCreated(SubscriptionCreated { id, topic, config, start, time_ms }) => {
+            Record::SubscriptionCreated {
+                id: SubscriptionId(id),
+                topic: TopicId(topic),
+                config: config.ok_or(CodecError::Field("subscription"))?.try_into()?,
+                start: Seq(start),
+                time: Time(time_ms),
+            }
+        }
+        Fact::SubscriptionUpdated(SubscriptionUpdated { id, config }) => {
+            let config = config.ok_or(CodecError::Field("subscription"))?.try_into()?;
+            Record::SubscriptionUpdated { id: SubscriptionId(id), config }
+        }
+        Fact::SubscriptionDetached(id) => Record::SubscriptionDetached { id: SubscriptionId(id) },
+        Fact::Active(Active { id, time_ms }) => Record::Active { id: SubscriptionId(id), time: Time(time_ms) },
+        Fact::Sought(Sought { id, after, snapshot, epoch, lease }) => {
+            let to = match snapshot {
+                None => SeekTo::After(Seq(after)),
+                Some(name) => SeekTo::Snapshot(name.parse().map_err(|_| CodecError::Field("sought.snapshot"))?),
+            };
+            Record::Sought { id: SubscriptionId(id), to, leases: LeaseId { epoch, number: lease } }
+        }
+        Fact::SubscriptionCut(Cut { id, before }) => {
+            Record::SubscriptionCut { id: SubscriptionId(id), before: Seq(before) }
+        }
+        Fact::TopicCut(Cut { id, before }) => Record::TopicCut { id: TopicId(id), before: Seq(before) },
+        Fact::SnapshotCreated(SnapshotCreated { name, subscription, labels, expires_ms }) => Record::SnapshotCreated {
+            name: name.parse().map_err(|_| CodecError::Field("snapshot.name"))?,
+            subscription: SubscriptionId(subscription),
+            labels: labels_of(labels)?,
+            expires: Time(expires_ms),
         },
+        Fact::SnapshotUpdated(SnapshotCreated { name, subscription: _, labels, expires_ms }) => {
+            Record::SnapshotUpdated {
+                name: name.parse().map_err(|_| CodecError::Field("snapshot.name"))?,
+                labels: labels_of(labels)?,
+                expires: Time(expires_ms),
+            }
+        }
+        Fact::SnapshotDeleted(name) => {
+            Record::SnapshotDeleted { name: name.parse().map_err(|_| CodecError::Field("snapshot.name"))? }
+        }
         Fact::SubscriptionDeleted(id) => Record::SubscriptionDeleted { id: SubscriptionId(id) },
         Fact::Published(Published { topic, messages }) => {
             let messages = messages.ok_or(CodecError::Field("messages"))?;
             let count = u32::try_from(messages.bodies.len()).map_err(|_| CodecError::Field("messages"))?;
             let (first, time) = (Seq(messages.first), Time(messages.time_ms));
-            Record::Published { topic: TopicId(topic), first, count, time }
+            let filtered = filtered_of(&messages.filtered)?;
+            Record::Published { topic: TopicId(topic), first, count, time, filtered }
         }
         Fact::Acked(Acked { subscription, steps }) => {
             Record::Acked { subscription: SubscriptionId(subscription), ranges: ranges_of(&steps)? }
@@ -224,6 +203,7 @@ pub(in crate::engine::embedded) fn decode_record(payload: &[u8]) -> Result<Optio
                 to: TopicId(to),
                 as_seq: Seq(messages.first),
                 time: Time(messages.time_ms),
+                filtered: filtered_of(&messages.filtered)?,
             }
         }
         Fact::Carried(_) => return Ok(None),
@@ -240,7 +220,7 @@ pub(in crate::engine::embedded) fn decode_messages(payload: &Bytes) -> Result<St
         Some(Fact::Forwarded(Forwarded { messages, .. })) => messages,
         _ => None,
     };
-    let Messages { first, time_ms, bodies } = messages.ok_or(CodecError::Field("messages"))?;
+    let Messages { first, time_ms, bodies, filtered: _ } = messages.ok_or(CodecError::Field("messages"))?;
     Ok(Stored { first, time: Time(time_ms), bodies })
 }
 
@@ -271,10 +251,11 @@ pub(in crate::engine::embedded) fn hash_of(ordering_key: &str) -> Option<KeyHash
     Some(KeyHash(hasher.finish()))
 }
 
-/// The body of a message.
-pub(in crate::engine::embedded) fn body_of(message: Message) -> Bytes {
+/// The body of a message, and its attributes, which filters look at.
+pub(in crate::engine::embedded) fn body_of(message: Message) -> (Bytes, HashMap<String, String>) {
     let Message { data, attributes, ordering_key } = message;
-    PubsubMessage { data, attributes, ordering_key, ..Default::default() }.encode_to_vec().into()
+    let stored = PubsubMessage { data, attributes, ordering_key, ..Default::default() };
+    (stored.encode_to_vec().into(), stored.attributes)
 }
 
 /// A chunk is closed when it has this many bytes of bodies, so that reading one message does not read thousands.
@@ -298,6 +279,27 @@ fn for_each_chunk(first: Seq, bodies: &[Bytes], mut put: impl FnMut(u64, &[Bytes
 
 fn key(stream: u32, first: u64, count: usize) -> Key {
     Key { stream, first, count: u32::try_from(count).unwrap_or(u32::MAX) }
+}
+
+/// What is filtered of a chunk of a publication.
+fn filtered_to(filtered: &[Filtered], first: u64, count: usize) -> Vec<Acked> {
+    let last = first + count as u64 - 1;
+    let within = |range: &SeqRange| {
+        let (from, to) = (range.first.0.max(first), range.last.0.min(last));
+        (from <= to).then_some(SeqRange { first: Seq(from), last: Seq(to) })
+    };
+    let of_chunk = |Filtered { subscription, ranges }: &Filtered| {
+        let ranges: Vec<SeqRange> = ranges.iter().filter_map(within).collect();
+        (!ranges.is_empty()).then(|| Acked { subscription: subscription.0, steps: steps_of(&ranges) })
+    };
+    filtered.iter().filter_map(of_chunk).collect()
+}
+
+fn filtered_of(filtered: &[Acked]) -> Result<Vec<Filtered>, CodecError> {
+    let of = |Acked { subscription, steps }: &Acked| {
+        Ok(Filtered { subscription: SubscriptionId(*subscription), ranges: ranges_of(steps)? })
+    };
+    filtered.iter().map(of).collect()
 }
 
 fn steps_of(ranges: &[SeqRange]) -> Vec<u64> {
@@ -328,6 +330,7 @@ pub(super) fn fail_reason_to(reason: FailReason) -> u32 {
     match reason {
         FailReason::Nacked => 1,
         FailReason::Expired => 2,
+        FailReason::Lost => 3,
     }
 }
 
@@ -335,6 +338,7 @@ pub(super) fn fail_reason_of(reason: u32) -> Result<FailReason, CodecError> {
     match reason {
         1 => Ok(FailReason::Nacked),
         2 => Ok(FailReason::Expired),
+        3 => Ok(FailReason::Lost),
         _ => Err(CodecError::Field("reason")),
     }
 }
@@ -359,6 +363,11 @@ mod tests {
             ordering: true,
             retry: Some(core::RetryPolicy::new(0, 1).unwrap()),
             dead_letter: Some(core::DeadLetterPolicy::new(topic.clone(), 100).unwrap()),
+            filter: Some("attributes:a AND NOT attributes.\"b c\" = \"d\"".parse().unwrap()),
+            retain_acked: true,
+            retention: core::Retention::from_ms(core::RETENTION_MS_MAX).unwrap(),
+            exactly_once: true,
+            expiration: Some(core::Expiration::from_ms(core::EXPIRATION_MS_MIN + 1).unwrap()),
             ..core::SubscriptionConfig::new("projects/p/subscriptions/payment".parse().unwrap(), topic)
         }
     }
@@ -368,7 +377,12 @@ mod tests {
         let topic = core::TopicConfig {
             name: "projects/p/topics/orders".parse().unwrap(),
             labels: core::Labels::new([("k".to_owned(), String::new())].into()).unwrap(),
+            retention: Some(core::Retention::from_ms(core::RETENTION_MS_MIN).unwrap()),
         };
+        let name: core::SnapshotName = "projects/p/snapshots/monday".parse().unwrap();
+        let never = core::SubscriptionConfig { expiration: None, filter: None, ..full_subscription() };
+        let labels = || core::Labels::new([("k".to_owned(), "v".to_owned())].into()).unwrap();
+        let leases = LeaseId { epoch: u32::MAX, number: u64::MAX };
         let (id, topic_id, seq) = (SubscriptionId(u32::MAX), TopicId(1), Seq(u64::MAX));
         let failed = |reason| {
             let (attempts, not_before) = (7, Time(u64::MAX));
@@ -376,13 +390,33 @@ mod tests {
         };
         vec![
             Record::Started { epoch: 0 },
-            Record::TopicCreated { id: topic_id, config: topic },
+            Record::TopicCreated { id: topic_id, config: core::TopicConfig::new(topic.name.clone()) },
+            Record::TopicCreated { id: topic_id, config: topic.clone() },
+            Record::TopicUpdated { id: topic_id, config: topic },
             Record::TopicDeleted { id: topic_id },
-            Record::SubscriptionCreated { id, topic: topic_id, config: full_subscription(), start: seq },
+            Record::SubscriptionCreated {
+                id,
+                topic: topic_id,
+                config: full_subscription(),
+                start: seq,
+                time: Time(u64::MAX),
+            },
+            Record::SubscriptionCreated { id, topic: topic_id, config: never, start: seq, time: Time(0) },
+            Record::SubscriptionUpdated { id, config: full_subscription() },
+            Record::SubscriptionDetached { id },
+            Record::Active { id, time: Time(1) },
+            Record::Sought { id, to: SeekTo::After(seq), leases },
+            Record::Sought { id, to: SeekTo::Snapshot(name.clone()), leases: LeaseId::default() },
+            Record::SubscriptionCut { id, before: seq },
+            Record::TopicCut { id: topic_id, before: seq },
+            Record::SnapshotCreated { name: name.clone(), subscription: id, labels: labels(), expires: Time(u64::MAX) },
+            Record::SnapshotUpdated { name: name.clone(), labels: labels(), expires: Time(2) },
+            Record::SnapshotDeleted { name },
             Record::SubscriptionDeleted { id },
             Record::Acked { subscription: id, ranges: vec![range(1, 1), range(2, 9), range(1 << 40, u64::MAX)] },
             failed(FailReason::Nacked),
             failed(FailReason::Expired),
+            failed(FailReason::Lost),
         ]
     }
 
@@ -399,14 +433,24 @@ mod tests {
     fn published_messages_come_back_in_chunks_that_follow_each_other() {
         let bodies: Vec<Bytes> =
             [10, CHUNK_BYTES - 10, 1, 3 * CHUNK_BYTES, 5].map(|bytes| vec![1; bytes].into()).into();
-        let record = Record::Published { topic: TopicId(3), first: Seq(11), count: 5, time: Time(99) };
+        let range = |first, last| SeqRange { first: Seq(first), last: Seq(last) };
+        let of = |ranges: &[SeqRange]| {
+            let ranges = ranges.to_vec();
+            if ranges.is_empty() { Vec::new() } else { vec![Filtered { subscription: SubscriptionId(7), ranges }] }
+        };
+        let filtered = of(&[range(11, 11), range(13, 14)]);
+        let record = Record::Published { topic: TopicId(3), first: Seq(11), count: 5, time: Time(99), filtered };
         let (mut next, mut all) = (11, Vec::new());
+        // The chunks are 11 to 12, 13 to 14, and 15.
+        let mut chunks = [of(&[range(11, 11)]), of(&[range(13, 14)]), of(&[])].into_iter();
         for (key, payload) in entries(&record, &bodies) {
             let stored = decode_messages(&payload.clone().into()).unwrap();
             let count = u32::try_from(stored.bodies.len()).unwrap();
             assert_eq!(key, Some(Key { stream: 3, first: next, count }));
             let (topic, first, time) = (TopicId(3), Seq(next), Time(99));
-            assert_eq!(decode_record(&payload).unwrap(), Some(Record::Published { topic, first, count, time }));
+            let filtered = chunks.next().unwrap();
+            let published = Record::Published { topic, first, count, time, filtered };
+            assert_eq!(decode_record(&payload).unwrap(), Some(published));
             assert_eq!((stored.first, stored.time), (next, time));
             next += u64::from(count);
             all.extend(stored.bodies);
@@ -422,6 +466,7 @@ mod tests {
             to: TopicId(3),
             as_seq: Seq(4),
             time: Time(5),
+            filtered: vec![Filtered { subscription: SubscriptionId(9), ranges: vec![Seq(4).into()] }],
         };
         let entries = entries(&record, &[Bytes::from_static(b"body")]);
         let [(Some(key), payload)] = &entries[..] else { panic!("{entries:?}") };
@@ -464,8 +509,8 @@ mod tests {
     fn the_ordering_key_is_found_without_the_rest_of_the_message() {
         let message =
             |key: &str| Message { ordering_key: key.to_owned(), data: vec![1; 99].into(), ..Default::default() };
-        assert_eq!(key_of(&body_of(message(""))).unwrap(), None);
-        assert_eq!(key_of(&body_of(message("k"))).unwrap(), hash_of("k"));
+        assert_eq!(key_of(&body_of(message("")).0).unwrap(), None);
+        assert_eq!(key_of(&body_of(message("k")).0).unwrap(), hash_of("k"));
         assert_ne!(hash_of("k"), hash_of("l"));
     }
 }

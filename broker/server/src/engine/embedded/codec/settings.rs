@@ -12,6 +12,8 @@ pub(super) struct TopicConfig {
     name: String,
     #[prost(btree_map = "string, string", tag = "2")]
     labels: BTreeMap<String, String>,
+    #[prost(uint64, optional, tag = "3")]
+    retention_ms: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -30,6 +32,18 @@ pub(super) struct SubscriptionConfig {
     retry: Option<RetryPolicy>,
     #[prost(message, optional, tag = "7")]
     dead_letter: Option<DeadLetterPolicy>,
+    #[prost(string, optional, tag = "8")]
+    filter: Option<String>,
+    #[prost(bool, tag = "9")]
+    retain_acked: bool,
+    /// None: the default.
+    #[prost(uint64, optional, tag = "10")]
+    retention_ms: Option<u64>,
+    #[prost(bool, tag = "11")]
+    exactly_once: bool,
+    /// None: never.
+    #[prost(uint64, optional, tag = "12")]
+    expiration_ms: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -50,7 +64,11 @@ struct DeadLetterPolicy {
 
 impl From<&core::TopicConfig> for TopicConfig {
     fn from(config: &core::TopicConfig) -> Self {
-        Self { name: config.name.to_string(), labels: config.labels.as_map().clone() }
+        Self {
+            name: config.name.to_string(),
+            labels: labels_to(&config.labels),
+            retention_ms: config.retention.map(core::Retention::ms),
+        }
     }
 }
 
@@ -60,7 +78,8 @@ impl TryFrom<TopicConfig> for core::TopicConfig {
     fn try_from(config: TopicConfig) -> Result<Self, CodecError> {
         Ok(Self {
             name: config.name.parse().map_err(|_| CodecError::Field("topic.name"))?,
-            labels: core::Labels::new(config.labels).map_err(|_| CodecError::Field("topic.labels"))?,
+            labels: labels_of(config.labels)?,
+            retention: config.retention_ms.map(retention).transpose()?,
         })
     }
 }
@@ -71,7 +90,7 @@ impl From<&core::SubscriptionConfig> for SubscriptionConfig {
             name: config.name.to_string(),
             topic: config.topic.to_string(),
             ack_deadline_ms: config.ack_deadline.ms(),
-            labels: config.labels.as_map().clone(),
+            labels: labels_to(&config.labels),
             ordering: config.ordering,
             retry: config.retry.map(|policy| RetryPolicy {
                 backoff_ms_min: policy.backoff_ms_min(),
@@ -81,6 +100,11 @@ impl From<&core::SubscriptionConfig> for SubscriptionConfig {
                 topic: policy.topic().to_string(),
                 attempts_max: policy.attempts_max(),
             }),
+            filter: config.filter.as_ref().map(|filter| filter.as_str().to_owned()),
+            retain_acked: config.retain_acked,
+            retention_ms: Some(config.retention.ms()),
+            exactly_once: config.exactly_once,
+            expiration_ms: config.expiration.map(core::Expiration::ms),
         }
     }
 }
@@ -98,15 +122,35 @@ impl TryFrom<SubscriptionConfig> for core::SubscriptionConfig {
             let topic = policy.topic.parse().map_err(|_| wrong.clone())?;
             core::DeadLetterPolicy::new(topic, policy.attempts_max).map_err(|_| wrong)
         };
+        let filter = |text: &str| core::Filter::parse(text).map_err(|_| CodecError::Field("subscription.filter"));
+        let expiration =
+            |ms| core::Expiration::from_ms(ms).map_err(|_| CodecError::Field("subscription.expiration_ms"));
         Ok(Self {
             name: config.name.parse().map_err(|_| CodecError::Field("subscription.name"))?,
             topic: config.topic.parse().map_err(|_| CodecError::Field("subscription.topic"))?,
             ack_deadline: core::AckDeadline::from_ms(config.ack_deadline_ms)
                 .map_err(|_| CodecError::Field("subscription.ack_deadline_ms"))?,
-            labels: core::Labels::new(config.labels).map_err(|_| CodecError::Field("subscription.labels"))?,
+            labels: labels_of(config.labels)?,
             ordering: config.ordering,
             retry: config.retry.map(retry).transpose()?,
             dead_letter: config.dead_letter.map(dead_letter).transpose()?,
+            filter: config.filter.as_deref().map(filter).transpose()?,
+            retain_acked: config.retain_acked,
+            retention: config.retention_ms.map(retention).transpose()?.unwrap_or_default(),
+            exactly_once: config.exactly_once,
+            expiration: config.expiration_ms.map(expiration).transpose()?,
         })
     }
+}
+
+pub(super) fn labels_to(labels: &core::Labels) -> BTreeMap<String, String> {
+    labels.as_map().clone()
+}
+
+pub(super) fn labels_of(labels: BTreeMap<String, String>) -> Result<core::Labels, CodecError> {
+    core::Labels::new(labels).map_err(|_| CodecError::Field("labels"))
+}
+
+fn retention(ms: u64) -> Result<core::Retention, CodecError> {
+    core::Retention::from_ms(ms).map_err(|_| CodecError::Field("retention_ms"))
 }
