@@ -154,7 +154,7 @@ async fn an_acquirer_that_is_away_makes_orders_wait_and_counts_as_no_attempt() {
     let acquirer = AcquirerClient::new(&stack.url(Part::Acquirer), DEADLINE);
     acquirer.behave(Mode::Unavailable).await.unwrap();
     stack.succeed(&["place", "--orders", "30", "--patience", "0s"]).await;
-    stack.wait_for_line(|line| line.contains("the breaker opens")).await;
+    stack.wait_for_line(|line| line.contains("the acquirer does not answer")).await;
     let audit = stack.command(&["audit"]).await;
     assert!(!audit.status.success(), "orders that wait are no balance: {audit:?}");
     assert_eq!(String::from_utf8_lossy(&audit.stdout).matches("still waits for its payment").count(), 30);
