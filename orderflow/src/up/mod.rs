@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_folder_with_odd_characters_can_be_pasted_into_a_shell() {
-        assert_eq!(quoted("/tmp/of_1/a.b-c"), "/tmp/of_1/a.b-c");
+        assert_eq!(quoted("/data/of_1/a.b-c"), "/data/of_1/a.b-c");
         assert_eq!(quoted("my data"), "'my data'");
         assert_eq!(quoted("it's"), r"'it'\''s'");
     }
