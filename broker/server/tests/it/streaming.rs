@@ -281,12 +281,7 @@ async fn a_consumer_that_does_not_read_stalls_nobody_else() {
     let (broker, client) = TestBroker::with_subscription().await;
     let lazy = broker.client().await.stream().await;
     client.until(SUBSCRIPTION, |stats| stats.consumers == 1).await;
-    // More than the connection holds in its windows, less than the lazy one's credit.
-    let big = "x".repeat(100_000);
-    for _ in 0..20 {
-        client.publish(vec![message(&big); 10]).await.unwrap();
-    }
-    client.until(SUBSCRIPTION, |stats| stats.outstanding_messages == 200).await;
+    deliver_20_megabytes(&client).await;
     client.create_subscription("projects/p/subscriptions/other", TOPIC).await;
     let request =
         pb::StreamingPullRequest { subscription: "projects/p/subscriptions/other".to_owned(), ..first_request() };
@@ -329,32 +324,39 @@ async fn a_stop_ends_streams_and_waiting_pulls_with_unavailable_well_within_the_
     tokio::time::timeout(Duration::from_secs(9), broker.stopped()).await.expect("nothing is cut off");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_cancelled_stream_was_never_sent_goes_to_others_at_once_and_counts_no_attempt() {
+/// A broker with one subscription, whose deliveries say which attempt they are.
+async fn with_attempts_shown() -> (TestBroker, Client) {
     let broker = TestBroker::start().await;
     let client = broker.client().await;
     client.create_topic(TOPIC).await;
-    client
-        .create(pb::Subscription {
-            name: SUBSCRIPTION.to_owned(),
-            topic: TOPIC.to_owned(),
-            ack_deadline_seconds: 600,
-            dead_letter_policy: Some(pb::DeadLetterPolicy {
-                dead_letter_topic: TOPIC.to_owned(),
-                max_delivery_attempts: 5,
-            }),
-            ..Default::default()
-        })
-        .await
-        .unwrap();
-    // Nobody reads this stream, and its connection outlives it.
-    let first = pb::StreamingPullRequest { stream_ack_deadline_seconds: 600, ..first_request() };
-    let unread = client.open(first).await;
+    let policy = pb::DeadLetterPolicy { dead_letter_topic: TOPIC.to_owned(), max_delivery_attempts: 5 };
+    let subscription = pb::Subscription {
+        name: SUBSCRIPTION.to_owned(),
+        topic: TOPIC.to_owned(),
+        dead_letter_policy: Some(policy),
+        ..Default::default()
+    };
+    client.create(subscription).await.unwrap();
+    (broker, client)
+}
+
+/// Publishes 200 messages and waits until a consumer that does not read has them all: more than a connection holds in its
+/// windows, less than the consumer's credit.
+async fn deliver_20_megabytes(client: &Client) {
     let big = "x".repeat(100_000);
     for _ in 0..20 {
         client.publish(vec![message(&big); 10]).await.unwrap();
     }
     client.until(SUBSCRIPTION, |stats| stats.outstanding_messages == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cancelled_stream_was_never_sent_goes_to_others_at_once_and_counts_no_attempt() {
+    let (_broker, client) = with_attempts_shown().await;
+    // Nobody reads this stream, and its connection outlives it.
+    let first = pb::StreamingPullRequest { stream_ack_deadline_seconds: 600, ..first_request() };
+    let unread = client.open(first).await;
+    deliver_20_megabytes(&client).await;
     drop(unread);
     client.until(SUBSCRIPTION, |stats| stats.consumers == 0 && stats.outstanding_messages < 50).await;
     let mut stream = client.stream().await;
@@ -364,29 +366,11 @@ async fn what_a_cancelled_stream_was_never_sent_goes_to_others_at_once_and_count
 
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_that_wait_for_a_slow_reader_do_not_count_as_failed() {
-    let broker = TestBroker::start().await;
-    let client = broker.client().await;
-    client.create_topic(TOPIC).await;
-    client
-        .create(pb::Subscription {
-            name: SUBSCRIPTION.to_owned(),
-            topic: TOPIC.to_owned(),
-            dead_letter_policy: Some(pb::DeadLetterPolicy {
-                dead_letter_topic: TOPIC.to_owned(),
-                max_delivery_attempts: 5,
-            }),
-            ..Default::default()
-        })
-        .await
-        .unwrap();
+    let (broker, client) = with_attempts_shown().await;
     let slow = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let url = broker.url.clone();
     let stream = slow.spawn(async move { Client::connect(&url).await.stream().await }).await.unwrap();
-    let big = "x".repeat(100_000);
-    for _ in 0..20 {
-        client.publish(vec![message(&big); 10]).await.unwrap();
-    }
-    client.until(SUBSCRIPTION, |stats| stats.outstanding_messages == 200).await;
+    deliver_20_megabytes(&client).await;
 
     // A lease of 15 s is the clock: when it has ended, the slow one's leases of 10 s would have ended too.
     const CLOCK: &str = "projects/p/subscriptions/clock";
