@@ -59,6 +59,11 @@ impl Broker {
         Ok(self.subscription_view(id, &self.durable.subscriptions[&id]))
     }
 
+    /// Whether a subscription delivers exactly once: asked with every ack, so it copies nothing.
+    pub fn is_exactly_once(&self, name: &SubscriptionName) -> Result<bool, Error> {
+        Ok(self.durable.subscriptions[&self.subscription_id(name)?].config.exactly_once)
+    }
+
     /// A subscription by its id.
     pub fn subscription_by_id(&self, id: SubscriptionId) -> Option<SubscriptionView> {
         self.durable.subscriptions.get(&id).map(|state| self.subscription_view(id, state))

@@ -141,7 +141,7 @@ impl Embedded {
         groups: Vec<(u32, Vec<AckRef>)>,
     ) -> Result<(bool, Vec<ModifyOutcome>), Error> {
         self.ask(move |state| {
-            let exactly_once = state.core.subscription(&subscription)?.config.exactly_once;
+            let exactly_once = state.core.is_exactly_once(&subscription)?;
             let mut outcomes = Vec::new();
             for (deadline_ms, refs) in groups {
                 let group = state.core.handle_modify(&subscription, &refs, deadline_ms, state.now, &mut state.out)?;
@@ -366,7 +366,7 @@ impl Engine for Embedded {
     async fn acknowledge(&self, subscription: SubscriptionName, ack_ids: Vec<AckId>) -> Result<Confirmation, Error> {
         let refs = ack_ids.iter().map(ack_id::decode).collect::<Result<Vec<_>, _>>()?;
         let acknowledge = move |state: &mut State| {
-            let exactly_once = state.core.subscription(&subscription)?.config.exactly_once;
+            let exactly_once = state.core.is_exactly_once(&subscription)?;
             let outcomes = state.core.handle_ack(&subscription, &refs, state.now, &mut state.out)?;
             Ok::<_, broker_core::Error>((exactly_once, outcomes))
         };
