@@ -9,7 +9,7 @@ use crate::audit::{Error, channel};
 
 /// Asks the broker at `http://HOST:PORT`.
 pub async fn ask(broker: &str) -> Result<Vec<SubscriptionStats>, Error> {
-    let reply = BrokerServiceClient::new(channel(broker)?).get_stats(GetStatsRequest {}).await;
+    let reply = BrokerServiceClient::new(channel(broker)?).get_stats(GetStatsRequest::default()).await;
     let reply = reply.map_err(Error::grpc("broker", broker))?;
     Ok(reply.into_inner().subscriptions)
 }

@@ -301,7 +301,7 @@ fn kind(notification: &notification::Notification) -> Kind {
 
 async fn dead_letters(url: &str) -> Result<u64, Error> {
     let stats = BrokerServiceClient::new(channel(url)?)
-        .get_stats(GetStatsRequest {})
+        .get_stats(GetStatsRequest::default())
         .await
         .map_err(Error::grpc("broker", url))?;
     let waiting =

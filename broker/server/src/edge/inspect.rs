@@ -26,7 +26,28 @@ impl<E: Engine> broker_service_server::BrokerService for Inspector<E> {
         Ok(Response::new(pb::GetStatsResponse {
             subscriptions: stats.subscriptions.iter().map(subscription).collect(),
             journal_bytes: stats.journal_bytes,
+            ..pb::GetStatsResponse::default()
         }))
+    }
+
+    type WatchStatsStream = tokio_stream::Empty<Result<pb::WatchStatsResponse, Status>>;
+
+    async fn watch_stats(&self, _: Request<pb::WatchStatsRequest>) -> Result<Response<Self::WatchStatsStream>, Status> {
+        Err(Status::unimplemented("WatchStats is not there yet"))
+    }
+
+    async fn peek_messages(
+        &self,
+        _: Request<pb::PeekMessagesRequest>,
+    ) -> Result<Response<pb::PeekMessagesResponse>, Status> {
+        Err(Status::unimplemented("PeekMessages is not there yet"))
+    }
+
+    async fn redrive_dead_letters(
+        &self,
+        _: Request<pb::RedriveDeadLettersRequest>,
+    ) -> Result<Response<pb::RedriveDeadLettersResponse>, Status> {
+        Err(Status::unimplemented("RedriveDeadLetters is not there yet"))
     }
 }
 
@@ -40,5 +61,6 @@ fn subscription(stats: &SubscriptionStats) -> pb::SubscriptionStats {
         delayed_messages: stats.delayed_messages,
         consumers: stats.consumers,
         dead_lettered_messages: stats.dead_lettered_messages,
+        ..pb::SubscriptionStats::default()
     }
 }

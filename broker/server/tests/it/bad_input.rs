@@ -43,7 +43,7 @@ async fn seen(client: &Client) -> impl PartialEq + Debug + use<> {
     let topics = pb::ListTopicsRequest { project: "projects/p".to_owned(), ..Default::default() };
     let subscriptions = pb::ListSubscriptionsRequest { project: "projects/p".to_owned(), ..Default::default() };
     let snapshots = pb::ListSnapshotsRequest { project: "projects/p".to_owned(), ..Default::default() };
-    let stats = orderflow_proto::orderflow::broker::v1::GetStatsRequest {};
+    let stats = orderflow_proto::orderflow::broker::v1::GetStatsRequest::default();
     (
         client.publisher.list_topics(topics).await.unwrap().into_inner(),
         client.subscriber.list_subscriptions(subscriptions).await.unwrap().into_inner(),

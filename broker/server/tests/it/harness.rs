@@ -168,7 +168,7 @@ impl Client {
     }
 
     pub(crate) async fn stats(&self, subscription: &str) -> SubscriptionStats {
-        let stats = self.inspector.clone().get_stats(GetStatsRequest {}).await.unwrap().into_inner();
+        let stats = self.inspector.clone().get_stats(GetStatsRequest::default()).await.unwrap().into_inner();
         let found = stats.subscriptions.into_iter().find(|stats| stats.subscription == subscription);
         found.unwrap()
     }

@@ -203,7 +203,7 @@ async fn space_is_given_back_also_when_one_message_is_never_acked() {
     }
     // 2 MB went through; what stays is a few segments, and the one in which the message was published is not among them.
     let journal_bytes = || async {
-        let request = orderflow_proto::orderflow::broker::v1::GetStatsRequest {};
+        let request = orderflow_proto::orderflow::broker::v1::GetStatsRequest::default();
         client.inspector.clone().get_stats(request).await.unwrap().into_inner().journal_bytes
     };
     let first_segment = dir.path().join("segment-00000000000000000001.log");
