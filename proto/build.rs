@@ -7,13 +7,14 @@ use std::{env, fs};
 use prost::Message;
 
 /// What is compiled; files that these import need no entry.
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "google/pubsub/v1/pubsub.proto",
     "orderflow/broker/v1/broker.proto",
     "orderflow/events/v1/events.proto",
     "orderflow/notification/v1/notification.proto",
     "orderflow/order/v1/order.proto",
     "orderflow/payment/v1/payment.proto",
+    "orderflow/type/v1/checkout.proto",
     "orderflow/type/v1/money.proto",
 ];
 

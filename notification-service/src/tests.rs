@@ -73,7 +73,8 @@ impl Harness {
     }
 
     async fn watch(&self, customer_id: &str, after_number: i64) -> Watching {
-        let request = wire::WatchNotificationsRequest { customer_id: customer_id.to_owned(), after_number };
+        let request =
+            wire::WatchNotificationsRequest { customer_id: customer_id.to_owned(), after_number, ..Default::default() };
         Watching(self.rpc.watch_notifications(Request::new(request)).await.unwrap().into_inner())
     }
 
@@ -114,7 +115,12 @@ fn eur(amount_minor: i64) -> Option<Money> {
 }
 
 fn order_event(customer_id: &str, body: OrderBody) -> events::OrderEvent {
-    events::OrderEvent { order_id: "o-1".to_owned(), customer_id: customer_id.to_owned(), event: Some(body) }
+    events::OrderEvent {
+        order_id: "o-1".to_owned(),
+        customer_id: customer_id.to_owned(),
+        event: Some(body),
+        ..Default::default()
+    }
 }
 
 fn payment_event(customer_id: &str, body: PaymentBody) -> events::PaymentEvent {
@@ -123,11 +129,12 @@ fn payment_event(customer_id: &str, body: PaymentBody) -> events::PaymentEvent {
         customer_id: customer_id.to_owned(),
         amount: eur(1_299),
         event: Some(body),
+        ..Default::default()
     }
 }
 
 fn placed(customer_id: &str) -> events::OrderEvent {
-    let placed = events::OrderPlaced { total: eur(1_299), payment_token: "tok_visa".to_owned() };
+    let placed = events::OrderPlaced { total: eur(1_299), payment_token: "tok_visa".to_owned(), ..Default::default() };
     order_event(customer_id, OrderBody::Placed(placed))
 }
 
@@ -253,7 +260,7 @@ async fn a_watcher_hears_of_its_own_customer_only_and_of_the_end() {
 #[tokio::test]
 async fn poison_is_rejected_with_its_reason_and_nobody_is_told() {
     let harness = Harness::start().await;
-    let no_total = events::OrderPlaced { total: None, payment_token: String::new() };
+    let no_total = events::OrderPlaced { total: None, payment_token: String::new(), ..Default::default() };
     let long_order_id = events::OrderEvent { order_id: "o".repeat(65), ..placed("ada") };
     let orders = [
         (PLACED, vec![0xff; 8], "does not decode"),

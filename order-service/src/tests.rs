@@ -57,6 +57,7 @@ impl Harness {
             customer_id: "ada".to_owned(),
             lines: vec![line],
             payment_token: "tok_visa".to_owned(),
+            ..Default::default()
         };
         self.rpc.place_order(Request::new(request)).await.unwrap().into_inner().order.unwrap().order_id
     }
@@ -117,6 +118,7 @@ fn payment_event(order_id: &str, amount: Money, event: events::payment_event::Ev
         customer_id: "ada".to_owned(),
         amount: Some(amount),
         event: Some(event),
+        ..Default::default()
     }
 }
 
@@ -156,7 +158,8 @@ async fn an_outcome_ends_the_order_and_tells_it() {
         ("orderflow.events.v1.OrderDeclined", refused.as_str()),
     ];
     assert_eq!(kinds, expected);
-    let placed = events::OrderPlaced { total: Some(eur(1_200)), payment_token: "tok_visa".to_owned() };
+    let placed =
+        events::OrderPlaced { total: Some(eur(1_200)), payment_token: "tok_visa".to_owned(), ..Default::default() };
     assert_eq!(told[0].1.event, Some(events::order_event::Event::Placed(placed)));
     let paid = events::OrderPaid { total: Some(eur(1_200)) };
     assert_eq!(told[2].1.event, Some(events::order_event::Event::Paid(paid)));

@@ -58,6 +58,7 @@ impl Config {
             customer_id: self.customer.clone(),
             lines: vec![OrderLine { sku: self.sku.clone(), quantity: self.quantity, unit_price: Some(unit_price) }],
             payment_token: self.card.clone(),
+            ..Default::default()
         }
     }
 }

@@ -122,11 +122,12 @@ fn eur(amount_minor: i64) -> Money {
 }
 
 fn placed(order_id: &str, card: &str) -> events::OrderEvent {
-    let placed = events::OrderPlaced { total: Some(eur(1_200)), payment_token: card.to_owned() };
+    let placed = events::OrderPlaced { total: Some(eur(1_200)), payment_token: card.to_owned(), ..Default::default() };
     events::OrderEvent {
         order_id: order_id.to_owned(),
         customer_id: "ada".to_owned(),
         event: Some(events::order_event::Event::Placed(placed)),
+        ..Default::default()
     }
 }
 
@@ -165,6 +166,7 @@ async fn an_order_is_charged_and_the_outcome_is_told() {
         customer_id: "ada".to_owned(),
         amount: Some(eur(1_200)),
         event: Some(events::payment_event::Event::Captured(captured)),
+        ..Default::default()
     };
     assert_eq!(harness.outbox().await, [("orderflow.events.v1.PaymentCaptured".to_owned(), event)]);
 }
@@ -302,9 +304,10 @@ async fn an_unavailable_database_makes_orders_wait_and_is_not_a_failed_attempt()
 async fn poison_is_rejected_with_its_reason_and_nobody_is_charged() {
     let harness = Harness::start().await;
     let total = |total: Option<Money>| {
-        let placed = events::OrderPlaced { total, payment_token: "tok_visa".to_owned() };
+        let placed = events::OrderPlaced { total, payment_token: "tok_visa".to_owned(), ..Default::default() };
         let event = Some(events::order_event::Event::Placed(placed));
-        events::OrderEvent { order_id: ORDER_ID.to_owned(), customer_id: "ada".to_owned(), event }.encode_to_vec()
+        events::OrderEvent { order_id: ORDER_ID.to_owned(), customer_id: "ada".to_owned(), event, ..Default::default() }
+            .encode_to_vec()
     };
     let good = placed(ORDER_ID, "tok_visa");
     let paid = events::order_event::Event::Paid(events::OrderPaid { total: Some(eur(1_200)) });

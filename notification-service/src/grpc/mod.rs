@@ -49,6 +49,27 @@ impl<S: Notifications> NotificationService for Rpc<S> {
         Ok(Response::new(wire::ListNotificationsResponse { notifications, next_page_token }))
     }
 
+    async fn acknowledge_notifications(
+        &self,
+        _: Request<wire::AcknowledgeNotificationsRequest>,
+    ) -> Result<Response<wire::AcknowledgeNotificationsResponse>, Status> {
+        Err(Status::unimplemented("acknowledge_notifications is not there yet"))
+    }
+
+    async fn get_invoice(
+        &self,
+        _: Request<wire::GetInvoiceRequest>,
+    ) -> Result<Response<wire::GetInvoiceResponse>, Status> {
+        Err(Status::unimplemented("get_invoice is not there yet"))
+    }
+
+    async fn list_invoices(
+        &self,
+        _: Request<wire::ListInvoicesRequest>,
+    ) -> Result<Response<wire::ListInvoicesResponse>, Status> {
+        Err(Status::unimplemented("list_invoices is not there yet"))
+    }
+
     async fn watch_notifications(
         &self,
         request: Request<wire::WatchNotificationsRequest>,

@@ -16,6 +16,7 @@ pub(super) fn notification(notification: Notification) -> wire::Notification {
         text,
         event_id,
         create_time: Some(timestamp(created_at)),
+        ..Default::default()
     }
 }
 

@@ -7,7 +7,7 @@ use crate::harness::{Running, config, within};
 #[tokio::test]
 async fn a_stopping_service_ends_its_streams_and_itself() {
     let mut service = Running::start_with(0).await;
-    let request = WatchNotificationsRequest { customer_id: "ada".to_owned(), after_number: 0 };
+    let request = WatchNotificationsRequest { customer_id: "ada".to_owned(), after_number: 0, ..Default::default() };
     let mut stream = service.client.watch_notifications(request).await.unwrap().into_inner();
     service.token.cancel();
     assert_eq!(within(stream.message()).await.unwrap_err().code(), Code::Unavailable);

@@ -16,7 +16,12 @@ fn assert_violations(status: &Status, expected: &[&str]) {
 }
 
 fn list(customer_id: &str, page_size: i32) -> ListNotificationsRequest {
-    ListNotificationsRequest { customer_id: customer_id.to_owned(), page_size, page_token: String::new() }
+    ListNotificationsRequest {
+        customer_id: customer_id.to_owned(),
+        page_size,
+        page_token: String::new(),
+        ..Default::default()
+    }
 }
 
 #[tokio::test]
@@ -31,6 +36,7 @@ async fn stored_notifications_are_told_as_they_are() {
         text: "Hello".to_owned(),
         event_id: "e-1".to_owned(),
         create_time: Some(Timestamp { seconds: 1_700_000_000, nanos: 1_000 }),
+        ..Default::default()
     };
     assert_eq!((told.notifications, told.next_page_token.as_str()), (vec![expected], ""));
 }
@@ -77,7 +83,7 @@ async fn bad_requests_are_refused_with_every_violation() {
     let table: [(&str, i64, &[&str]); 3] =
         [("", 0, &["customer_id"]), ("ada", -1, &["after_number"]), ("", i64::MIN, &["customer_id", "after_number"])];
     for (customer_id, after_number, fields) in table {
-        let bad = WatchNotificationsRequest { customer_id: customer_id.to_owned(), after_number };
+        let bad = WatchNotificationsRequest { customer_id: customer_id.to_owned(), after_number, ..Default::default() };
         assert_violations(&service.client.watch_notifications(bad).await.unwrap_err(), fields);
     }
 }
@@ -86,7 +92,7 @@ async fn bad_requests_are_refused_with_every_violation() {
 async fn a_watch_begins_after_the_number_that_was_seen_last() {
     let mut service = Running::start_with(5).await;
     for (after_number, expected) in [(0, vec![1, 2, 3, 4, 5]), (3, vec![4, 5])] {
-        let request = WatchNotificationsRequest { customer_id: "ada".to_owned(), after_number };
+        let request = WatchNotificationsRequest { customer_id: "ada".to_owned(), after_number, ..Default::default() };
         let mut stream = service.client.watch_notifications(request).await.unwrap().into_inner();
         let mut numbers = Vec::new();
         for _ in 0..expected.len() {

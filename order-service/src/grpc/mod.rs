@@ -44,13 +44,27 @@ impl<S: Orders> OrderService for Rpc<S> {
         Ok(Response::new(wire::PlaceOrderResponse { order: Some(render::order(&order)) }))
     }
 
+    async fn cancel_order(
+        &self,
+        _: Request<wire::CancelOrderRequest>,
+    ) -> Result<Response<wire::CancelOrderResponse>, Status> {
+        Err(Status::unimplemented("cancel_order is not there yet"))
+    }
+
+    async fn retry_payment(
+        &self,
+        _: Request<wire::RetryPaymentRequest>,
+    ) -> Result<Response<wire::RetryPaymentResponse>, Status> {
+        Err(Status::unimplemented("retry_payment is not there yet"))
+    }
+
     async fn get_order(
         &self,
         request: Request<wire::GetOrderRequest>,
     ) -> Result<Response<wire::GetOrderResponse>, Status> {
         let id = parse::order_id(&request.into_inner().order_id)?;
         let order = self.app.order(id).await.map_err(status::of)?;
-        Ok(Response::new(wire::GetOrderResponse { order: Some(render::order(&order)) }))
+        Ok(Response::new(wire::GetOrderResponse { order: Some(render::order(&order)), ..Default::default() }))
     }
 
     async fn list_orders(

@@ -69,7 +69,7 @@ pub(super) fn list_orders(request: &wire::ListOrdersRequest) -> Result<ListOrder
         Ok(wire::OrderStatus::PendingPayment) => Some(StatusKind::PendingPayment),
         Ok(wire::OrderStatus::Paid) => Some(StatusKind::Paid),
         Ok(wire::OrderStatus::PaymentDeclined) => Some(StatusKind::PaymentDeclined),
-        Err(_) => {
+        _ => {
             violations.add("status", "must be a known status");
             None
         }
@@ -161,6 +161,7 @@ mod tests {
             customer_id: "ada".to_owned(),
             lines: vec![wire::OrderLine { sku: "tea".to_owned(), quantity: 2, unit_price }],
             payment_token: String::new(),
+            ..Default::default()
         }
     }
 

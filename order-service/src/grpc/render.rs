@@ -25,6 +25,7 @@ pub(super) fn order(order: &Order) -> wire::Order {
         decline_reason: order.decline_reason().unwrap_or_default().to_owned(),
         create_time: Some(timestamp(order.created_at)),
         update_time: Some(timestamp(order.updated_at)),
+        ..Default::default()
     }
 }
 

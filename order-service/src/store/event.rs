@@ -15,7 +15,7 @@ pub(super) fn encode(order: &Order, event: OrderEvent) -> NewEvent {
     let (kind, body) = match event {
         OrderEvent::Placed => {
             let payment_token = order.payment_token.as_str().to_owned();
-            let placed = wire::OrderPlaced { total, payment_token };
+            let placed = wire::OrderPlaced { total, payment_token, ..Default::default() };
             ("orderflow.events.v1.OrderPlaced", wire::order_event::Event::Placed(placed))
         }
         OrderEvent::Paid => {
@@ -28,7 +28,8 @@ pub(super) fn encode(order: &Order, event: OrderEvent) -> NewEvent {
     };
     let order_id = order.id.to_string();
     let customer_id = order.customer_id.as_str().to_owned();
-    let payload = wire::OrderEvent { order_id: order_id.clone(), customer_id, event: Some(body) }.encode_to_vec();
+    let payload = wire::OrderEvent { order_id: order_id.clone(), customer_id, event: Some(body), ..Default::default() }
+        .encode_to_vec();
     NewEvent { topic: TOPIC, ordering_key: order_id, kind, payload }
 }
 

@@ -67,6 +67,7 @@ async fn values_at_their_limits_are_accepted() {
         customer_id: "ü".repeat(64),
         lines: vec![line(&"s".repeat(64), 10_000, "EUR", 1_000_000); 100],
         payment_token: "t".repeat(64),
+        ..Default::default()
     };
     let order = service.client.place_order(widest.clone()).await.unwrap().into_inner().order.unwrap();
     assert_eq!(order.lines, widest.lines);

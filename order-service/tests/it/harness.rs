@@ -92,5 +92,6 @@ pub(crate) fn request(key: &str) -> PlaceOrderRequest {
         customer_id: "ada".to_owned(),
         lines: vec![line("tea", 2, "EUR", 500), line("cup", 1, "EUR", 200)],
         payment_token: String::new(),
+        ..Default::default()
     }
 }

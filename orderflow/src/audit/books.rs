@@ -225,7 +225,10 @@ async fn payments(url: &str) -> Result<Vec<Payment>, Error> {
             let outcome = match payment.status() {
                 payment::PaymentStatus::Captured => Outcome::Captured(payment.charge_id),
                 payment::PaymentStatus::Declined => Outcome::Declined(payment.decline_reason),
-                payment::PaymentStatus::Unspecified => {
+                payment::PaymentStatus::Unspecified
+                | payment::PaymentStatus::Voided
+                | payment::PaymentStatus::Refunded
+                | payment::PaymentStatus::Pending => {
                     return Err(Error::Incomplete { service: SERVICE, field: "status" });
                 }
             };
@@ -250,7 +253,7 @@ async fn orders(url: &str) -> Result<Vec<Order>, Error> {
                 order::OrderStatus::PendingPayment => OrderState::Pending,
                 order::OrderStatus::Paid => OrderState::Paid,
                 order::OrderStatus::PaymentDeclined => OrderState::Declined(order.decline_reason),
-                order::OrderStatus::Unspecified => {
+                order::OrderStatus::Unspecified | order::OrderStatus::Cancelled | order::OrderStatus::Refunded => {
                     return Err(Error::Incomplete { service: SERVICE, field: "status" });
                 }
             };
@@ -295,7 +298,10 @@ fn kind(notification: &notification::Notification) -> Kind {
         notification::NotificationKind::PaymentCaptured => Kind::PaymentCaptured,
         notification::NotificationKind::PaymentDeclined => Kind::PaymentDeclined,
         notification::NotificationKind::OrderConfirmed => Kind::OrderConfirmed,
-        notification::NotificationKind::Unspecified => Kind::Unknown(notification.kind),
+        notification::NotificationKind::Unspecified
+        | notification::NotificationKind::OrderCancelled
+        | notification::NotificationKind::PaymentRefunded
+        | notification::NotificationKind::InvoiceReady => Kind::Unknown(notification.kind),
     }
 }
 

@@ -24,6 +24,10 @@ impl<S: Payments, A: Acquirer> Rpc<S, A> {
 
 #[tonic::async_trait]
 impl<S: Payments, A: Acquirer> PaymentService for Rpc<S, A> {
+    async fn charge(&self, _: Request<wire::ChargeRequest>) -> Result<Response<wire::ChargeResponse>, Status> {
+        Err(Status::unimplemented("charge is not there yet"))
+    }
+
     async fn get_payment(
         &self,
         request: Request<wire::GetPaymentRequest>,

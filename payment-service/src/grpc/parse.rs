@@ -31,7 +31,7 @@ pub(super) fn list_payments(request: &wire::ListPaymentsRequest) -> Result<ListP
         Ok(wire::PaymentStatus::Unspecified) => None,
         Ok(wire::PaymentStatus::Captured) => Some(PaymentStatus::Captured),
         Ok(wire::PaymentStatus::Declined) => Some(PaymentStatus::Declined),
-        Err(_) => {
+        _ => {
             violations.add("status", "must be a known status");
             None
         }

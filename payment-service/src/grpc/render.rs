@@ -19,6 +19,7 @@ pub(super) fn payment(payment: &Payment) -> wire::Payment {
         charge_id,
         decline_reason,
         create_time: Some(timestamp(payment.created_at)),
+        ..Default::default()
     }
 }
 

@@ -30,6 +30,7 @@ pub(super) fn encode(payment: &Payment) -> NewEvent {
             amount_minor: payment.amount.amount_minor(),
         }),
         event: Some(body),
+        ..Default::default()
     };
     NewEvent { topic: TOPIC, ordering_key: order_id, kind, payload: event.encode_to_vec() }
 }
