@@ -40,6 +40,7 @@ fn request(number: u32) -> PlaceOrderRequest {
         customer_id: format!("customer-{}", number % 25),
         lines: vec![line("tea", 1 + number % 3, 649), line("number", 1, i64::from(number))],
         payment_token: card.into(),
+        ..Default::default()
     }
 }
 
