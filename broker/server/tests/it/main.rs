@@ -16,6 +16,7 @@ mod pulling;
 mod rest;
 mod seeking;
 mod serving;
+mod storm;
 mod streaming;
 mod topology;
 mod updating;

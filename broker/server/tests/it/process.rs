@@ -25,6 +25,13 @@ pub(crate) fn broker(arguments: &[&str]) -> Command {
     command
 }
 
+/// The command that serves a directory.
+pub(crate) fn serve(dir: &Path, listen: &str, more: &[&str]) -> Command {
+    let mut arguments = vec!["serve", "--listen", listen, "--data-dir", dir.to_str().unwrap()];
+    arguments.extend(more);
+    broker(&arguments)
+}
+
 fn output(arguments: &[&str]) -> (Output, String) {
     let output = broker(arguments).output().unwrap();
     let errors = String::from_utf8(output.stderr.clone()).unwrap();
@@ -38,9 +45,7 @@ impl BrokerProcess {
     }
 
     pub(crate) fn start_with(dir: &Path, listen: &str, more: &[&str]) -> Self {
-        let mut arguments = vec!["serve", "--listen", listen, "--data-dir", dir.to_str().unwrap()];
-        arguments.extend(more);
-        Self::spawn(broker(&arguments))
+        Self::spawn(serve(dir, listen, more))
     }
 
     fn spawn(mut command: Command) -> Self {
@@ -67,8 +72,10 @@ impl BrokerProcess {
         format!("http://{}", self.address)
     }
 
-    /// SIGKILL.
+    /// SIGKILL, for a broker that has not ended by itself.
     pub(crate) fn kill(mut self) {
+        let ended = self.child.try_wait().unwrap();
+        assert!(ended.is_none(), "the broker has ended by itself: {ended:?}");
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
