@@ -8,6 +8,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::telemetry::metrics;
+
 /// The shortest pause between two attempts of one caller, in milliseconds, before it is doubled.
 const PAUSE_MS: u64 = 50;
 
@@ -174,6 +176,7 @@ impl Permit<'_> {
         let mut inner = self.shared.inner();
         (inner.failures, inner.open_ms) = (0, settings.open_ms);
         if self.probe && self.shared.turn(State::HalfOpen, State::Closed) {
+            metrics::breaker(self.shared.name, false);
             info!("the {} answers again; calls go on", self.shared.name);
         }
     }
@@ -190,6 +193,7 @@ impl Permit<'_> {
         } else if inner.failures >= settings.failures_to_open {
             inner.open_until = Instant::now() + Duration::from_millis(inner.open_ms);
             if self.shared.turn(State::Closed, State::Open) {
+                metrics::breaker(name, true);
                 warn!(reason, "the {name} does not answer; calls wait until it does");
             }
         }

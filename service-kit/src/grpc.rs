@@ -3,8 +3,11 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -14,7 +17,10 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::server::{HealthReporter, health_reporter};
-use tracing::{info, warn};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span, info, info_span, warn};
+
+use crate::telemetry::{TRACE, metrics, trace};
 
 /// How many requests a connection has under way at most; further ones wait in the client.
 pub const CONNECTION_STREAMS_MAX: u32 = 1_024;
@@ -101,6 +107,7 @@ impl Server {
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
+        let routes = Routes::from(routes.into_axum_router().layer(from_fn(observed)));
         let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
         let stopping = CancellationToken::new();
         let server = TonicServer::builder()
@@ -124,6 +131,28 @@ impl Server {
             }
         }
     }
+}
+
+/// One call, with its span and its figures. A stream counts when it opens.
+async fn observed(request: Request, next: Next) -> Response {
+    let (path, started) = (request.uri().path().to_owned(), Instant::now());
+    // Health checks and reflection come all the time and belong to nobody's trace.
+    let span = if path.starts_with("/grpc.") {
+        Span::none()
+    } else {
+        let method = path.trim_start_matches('/');
+        info_span!(target: TRACE, "rpc", otel.name = method, otel.kind = "server", method, trace_id = Empty)
+    };
+    trace::follow(&span, &trace::Incoming(request.headers()));
+    let response = next.run(request).instrument(span).await;
+    metrics::called(&path, code(&response), started.elapsed());
+    response
+}
+
+/// The code of a call: an error has it in the head of the answer.
+fn code(response: &Response) -> tonic::Code {
+    let status = response.headers().get("grpc-status");
+    status.map_or(tonic::Code::Ok, |status| tonic::Code::from_bytes(status.as_bytes()))
 }
 
 async fn report(health: &HealthReporter, names: &[&str], serving: bool) {

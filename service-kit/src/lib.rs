@@ -1,6 +1,6 @@
 //! What every service shares. A leaf crate: it knows no order, no payment and none of our wire types.
 //!
-//! - [`run()`] wires telemetry, signals, the grace period and the exit code around a service.
+//! - [`run()`] wires telemetry (logs, traces, figures), signals, the grace period and the exit code around a service.
 //! - [`service`] is what a service does while it runs; [`clock`] tells the time of day.
 //! - [`config`] checks a configuration whole, before a port is bound.
 //! - [`grpc`] serves with health and reflection, and drains; [`health_check`] asks such a server.
@@ -26,6 +26,17 @@ mod process;
 pub mod service;
 pub mod status;
 mod telemetry;
+
+/// Figures of the process, for Prometheus.
+pub mod metrics {
+    pub use crate::telemetry::metrics::{register, seconds};
+    pub use prometheus_client;
+}
+
+/// Traces that go on across processes.
+pub mod trace {
+    pub use crate::telemetry::trace::{carry, headers};
+}
 
 pub use grpc::health_check;
 pub use process::{ProcessConfig, run};

@@ -2,9 +2,11 @@
 
 use std::error::Error;
 use std::io;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -28,12 +30,21 @@ pub struct ProcessConfig {
     /// How long a stopping process may finish what it has begun, in milliseconds
     #[arg(long, env = "SHUTDOWN_GRACE_MS", default_value = "10000", value_parser = crate::config::named::<u64>("SHUTDOWN_GRACE_MS"))]
     pub grace_ms: u64,
+    /// Where traces are sent by OTLP over gRPC, such as http://127.0.0.1:4317; by default nowhere
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// Address of the page with figures for Prometheus, at /metrics; by default there is none
+    #[arg(long, env = "METRICS_LISTEN", value_name = "ADDRESS", value_parser = crate::config::named::<SocketAddr>("METRICS_LISTEN"))]
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 impl ProcessConfig {
     /// Checks these settings as a part of a whole configuration.
     pub fn check(&self, check: &mut Check) {
         check.range("--grace-ms", "SHUTDOWN_GRACE_MS", self.grace_ms, 0, GRACE_MS_MAX);
+        if let Some(endpoint) = &self.otlp_endpoint {
+            check.http_url("--otlp-endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT", endpoint);
+        }
     }
 }
 
@@ -49,8 +60,23 @@ where
 {
     let mut check = Check::new();
     config.check(&mut check);
-    if let Err(error) = telemetry::start(&config.log, config.log_format) {
-        check.problem("--log", "RUST_LOG", error);
+    let export = match telemetry::start(name, &config.log, config.log_format, config.otlp_endpoint.as_deref()) {
+        Ok(export) => Some(export),
+        Err(error) => {
+            let (flag, variable) = match error {
+                telemetry::Error::Filter(_) => ("--log", "RUST_LOG"),
+                telemetry::Error::Export(_) => ("--otlp-endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+            };
+            check.problem(flag, variable, error);
+            None
+        }
+    };
+    let figures = match config.metrics_listen {
+        Some(address) => TcpListener::bind(address).await.map(Some),
+        None => Ok(None),
+    };
+    if let (Err(error), Some(address)) = (&figures, config.metrics_listen) {
+        check.problem("--metrics-listen", "METRICS_LISTEN", format_args!("{address} cannot be listened on: {error}"));
     }
     if let Err(error) = check.finish() {
         eprintln!("{name}: {error}");
@@ -63,7 +89,16 @@ where
             return ExitCode::FAILURE;
         }
     };
-    supervise(name, Duration::from_millis(config.grace_ms), async || signals.next().await, service).await
+    let ended = CancellationToken::new();
+    if let Ok(Some(listener)) = figures {
+        tokio::spawn(telemetry::serve(listener, ended.clone()));
+    }
+    let code = supervise(name, Duration::from_millis(config.grace_ms), async || signals.next().await, service).await;
+    ended.cancel();
+    if let Some(export) = export {
+        export.finish().await;
+    }
+    code
 }
 
 async fn supervise<S, F, E>(name: &'static str, grace: Duration, mut signal: impl AsyncFnMut(), service: S) -> ExitCode

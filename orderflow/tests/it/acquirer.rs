@@ -23,7 +23,13 @@ impl Running {
         let config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
             database_url: format!("sqlite://{}/acquirer.db", folder.path().display()),
-            process: ProcessConfig { log: "error".into(), log_format: LogFormat::Text, grace_ms: 1_000 },
+            process: ProcessConfig {
+                log: "error".into(),
+                log_format: LogFormat::Text,
+                grace_ms: 1_000,
+                otlp_endpoint: None,
+                metrics_listen: None,
+            },
         };
         let acquirer = Acquirer::open(config).await.unwrap();
         let url = format!("http://{}", acquirer.address());

@@ -12,10 +12,12 @@ use google_cloud_pubsub::subscriber::handler::Handler as Lease;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::field::Empty;
+use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::broker::{self, BrokerConfig};
 use crate::event::Event;
+use crate::telemetry::{TRACE, metrics, trace};
 
 pub use dead_letter::{DEAD_LETTER_REASON, DEAD_LETTER_SUBSCRIPTION};
 
@@ -50,6 +52,18 @@ pub enum Outcome {
     Retry(String),
     /// The handler gave up waiting because the service is stopping: neither acked nor nacked, no attempt counted.
     Interrupted,
+}
+
+impl Outcome {
+    /// As the figures name it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Reject(_) => "rejected",
+            Self::Retry(_) => "retried",
+            Self::Interrupted => "interrupted",
+        }
+    }
 }
 
 /// Handles the messages of one subscription.
@@ -238,6 +252,25 @@ impl<H> Clone for Work<H> {
 
 impl<H: Handler> Work<H> {
     async fn handle(&self, delivery: Delivery, stopping: &CancellationToken) -> Outcome {
+        let (subscription, started) = (self.dead_letters.subscription.clone(), Instant::now());
+        let span = info_span!(
+            target: TRACE,
+            "message",
+            otel.name = format_args!("{} process", short(&subscription)),
+            otel.kind = "consumer",
+            subscription = short(&subscription),
+            message_id = delivery.message.message_id,
+            ordering_key = delivery.message.ordering_key,
+            attempt = delivery.attempt,
+            trace_id = Empty,
+        );
+        trace::follow(&span, &trace::Attributes(&delivery.message.attributes));
+        let outcome = self.judge(delivery, stopping).instrument(span).await;
+        metrics::handled(short(&subscription), outcome.name(), started.elapsed());
+        outcome
+    }
+
+    async fn judge(&self, delivery: Delivery, stopping: &CancellationToken) -> Outcome {
         let Delivery { message, attempt } = delivery;
         let (attributes, key) = (message.attributes.clone(), message.ordering_key.clone());
         let outcome = match Event::parse(attributes, key, message.data.clone(), attempt) {
@@ -261,4 +294,9 @@ impl<H: Handler> Work<H> {
             outcome => outcome,
         }
     }
+}
+
+/// `projects/P/subscriptions/S` as `S`.
+fn short(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
 }

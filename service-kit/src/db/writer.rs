@@ -1,10 +1,13 @@
 //! The one task that writes: jobs that gathered while the last commit ran share the next one.
 
+use std::time::Instant;
+
 use sqlx::{AnyConnection, Connection as _};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::error;
+use tracing::{Instrument as _, Span, error};
 
 use super::{Connection, Error, JobFuture};
+use crate::telemetry::metrics;
 
 /// How many writes may wait for their turn. Further ones wait outside the queue, in their callers.
 pub const QUEUE_JOBS_MAX: usize = 1_024;
@@ -42,9 +45,11 @@ impl Writer {
         E: From<Error> + Send + 'static,
     {
         let (answer, answered) = oneshot::channel::<Result<T, E>>();
+        // What the job leaves in the outbox belongs to the trace of who asked for it.
+        let span = Span::current();
         let job: Job = Box::new(move |connection| {
             Box::pin(async move {
-                let result = job(connection).await;
+                let result = job(connection).instrument(span).await;
                 let keep = result.is_ok();
                 let reply = move |committed: Result<(), Error>| {
                     let result = result.and_then(|value| committed.map(|()| value).map_err(E::from));
@@ -74,9 +79,11 @@ async fn work(mut connection: AnyConnection, mut queue: mpsc::Receiver<Job>, com
     let mut batch = Vec::with_capacity(BATCH_JOBS_MAX);
     while queue.recv_many(&mut batch, BATCH_JOBS_MAX).await > 0 {
         let mut done = Vec::with_capacity(batch.len());
+        let started = Instant::now();
         match commit(&mut connection, &mut batch, &mut done).await {
             Ok(()) => {
                 committed.send_modify(|count| *count += 1);
+                metrics::committed(done.len(), started.elapsed());
                 done.into_iter().for_each(|done: Done| (done.reply)(Ok(())));
             }
             Err(error) => {

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::clock::now_ms;
 use crate::db::Connection;
 use crate::event::{CE_ID, CE_SOURCE, CE_TIME, CE_TYPE, rfc3339};
+use crate::telemetry::trace;
 use crate::{broker, db};
 
 pub use relay::{BATCH_EVENTS_MAX, Relay};
@@ -43,15 +44,18 @@ pub enum Error {
 
 /// Writes an event into the outbox, in the caller's transaction, and gives its id (`ce-id`).
 ///
-/// `source` is who tells it (`ce-source`): the service's name. The relay hears of the commit by itself.
+/// `source` is who tells it (`ce-source`): the service's name. The event carries the caller's trace on. The relay hears
+/// of the commit by itself.
 pub async fn enqueue(connection: &mut Connection, source: &str, event: NewEvent) -> Result<String, db::Error> {
     if event.payload.len() > PAYLOAD_BYTES_MAX {
         return Err(db::Error::TooLarge { what: "an event", bytes: event.payload.len() });
     }
     let id = Uuid::now_v7().to_string();
     let time = rfc3339(SystemTime::now());
-    let attributes =
+    let trace = trace::headers();
+    let mut attributes =
         BTreeMap::from([(CE_ID, id.as_str()), (CE_TYPE, event.kind), (CE_SOURCE, source), (CE_TIME, &time)]);
+    attributes.extend(trace.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let attributes = serde_json::to_string(&attributes).map_err(|error| sqlx::Error::Encode(error.into()))?;
     let sql = "INSERT INTO outbox (id, event_id, topic, ordering_key, attributes, payload, created_at_ms) \
          VALUES ((SELECT COALESCE(MAX(id), 0) + 1 FROM outbox), $1, $2, $3, $4, $5, $6)";

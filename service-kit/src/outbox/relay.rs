@@ -16,6 +16,7 @@ use super::Error;
 use crate::broker::{BrokerConfig, reason};
 use crate::db::{self, Database};
 use crate::status::chain;
+use crate::telemetry::metrics;
 
 /// How many events are read, published and deleted in one round.
 pub const BATCH_EVENTS_MAX: u32 = 256;
@@ -28,6 +29,9 @@ const RETRY_MS: u64 = 1_000;
 
 /// How long a refused event waits until it is offered again, in milliseconds. Somebody has to mend something first.
 const REFUSED_MS: u64 = 5_000;
+
+/// How often the events that wait are counted, in milliseconds.
+const COUNT_MS: u64 = 1_000;
 
 /// How many refused keys of a topic are remembered; with more of them the whole topic waits.
 const REFUSED_KEYS_MAX: usize = 1_024;
@@ -45,6 +49,7 @@ pub struct Relay {
     refused: Refused,
     /// Rows up to this id were refused, or follow a refused one; each round begins after them.
     passed_id: i64,
+    count_at: Instant,
 }
 
 /// How a round went.
@@ -75,7 +80,14 @@ impl Relay {
     /// A relay from `database` to the broker. A broker that is down is no error: events wait.
     pub async fn open(database: Database, broker: &BrokerConfig) -> Result<Self, Error> {
         let publisher = broker.publisher().await?;
-        Ok(Self { database, broker: broker.clone(), publisher, refused: Refused::default(), passed_id: 0 })
+        Ok(Self {
+            database,
+            broker: broker.clone(),
+            publisher,
+            refused: Refused::default(),
+            passed_id: 0,
+            count_at: Instant::now(),
+        })
     }
 
     /// Publishes until the token is cancelled; then finishes the round and returns. What waits on goes out at the
@@ -91,7 +103,9 @@ impl Relay {
                 self.passed_id = 0;
                 self.refused.begin_again();
             }
-            let pause_ms = match self.round().await? {
+            let round = self.round().await?;
+            self.count().await;
+            let pause_ms = match round {
                 Round::Published { more } => {
                     if failing {
                         info!("events are published again");
@@ -121,6 +135,19 @@ impl Relay {
         Ok(())
     }
 
+    /// Counts what waits, now and then, for whoever watches.
+    async fn count(&mut self) {
+        if self.count_at > Instant::now() {
+            return;
+        }
+        self.count_at = Instant::now() + Duration::from_millis(COUNT_MS);
+        let counted = sqlx::query_scalar("SELECT COUNT(*) FROM outbox").fetch_one(self.database.reads()).await;
+        // A database that fails here fails the next round as well, and is judged there.
+        if let Ok(events) = counted {
+            metrics::waiting(events);
+        }
+    }
+
     /// One batch; a database that is busy for a while is no reason to end.
     async fn round(&mut self) -> Result<Round, Error> {
         match self.offer().await {
@@ -139,7 +166,10 @@ impl Relay {
         let mut taken = Vec::with_capacity(free.len());
         for (at, published) in self.publish(free) {
             match fate(published.await) {
-                Fate::Taken => taken.push(at),
+                Fate::Taken => {
+                    metrics::published(&at.topic);
+                    taken.push(at);
+                }
                 // It follows one that was refused in this round.
                 _ if self.refused.holds(&at) => held_id = held_id.max(at.id),
                 Fate::Refused(scope, reason) => {

@@ -7,6 +7,7 @@ mod database;
 mod fake;
 mod relay;
 mod server;
+mod telemetry;
 
 use std::time::Duration;
 
