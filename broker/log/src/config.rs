@@ -1,4 +1,4 @@
-use crate::Error;
+use crate::{CHECKPOINT_BYTES_MAX, Error};
 
 /// The size at which a segment is sealed unless the configuration says otherwise, in bytes.
 pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
@@ -16,6 +16,8 @@ pub struct Config {
     pub segment_bytes_max: u64,
     /// How much is read and checked at open.
     pub verify: Verify,
+    /// The largest state that a checkpoint may be given, in bytes, at most [`CHECKPOINT_BYTES_MAX`].
+    pub checkpoint_bytes_max: u64,
 }
 
 /// How much of the journal is read and checked at open.
@@ -23,7 +25,8 @@ pub struct Config {
 pub enum Verify {
     /// Every frame of every segment.
     All,
-    /// Every frame from the newest checkpoint's segment on. Frames before it are checked when they are read.
+    /// Every frame from the newest checkpoint's segment on. Frames before it are checked when they are read, or by
+    /// [`Reader::check`](crate::Reader::check). A journal in which a reader found damage is read whole all the same.
     SinceCheckpoint,
 }
 
@@ -38,7 +41,11 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { segment_bytes_max: SEGMENT_BYTES_DEFAULT, verify: Verify::All }
+        Self {
+            segment_bytes_max: SEGMENT_BYTES_DEFAULT,
+            verify: Verify::All,
+            checkpoint_bytes_max: CHECKPOINT_BYTES_MAX,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 use std::io;
 
-use crate::{CHECKPOINT_BYTES_MAX, PAYLOAD_BYTES_MAX, Position, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::{PAYLOAD_BYTES_MAX, Position, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 
 /// Why the journal refused or failed.
 #[derive(Debug, thiserror::Error)]
@@ -53,10 +53,12 @@ pub enum Error {
         count: u32,
     },
     /// A checkpoint's state is larger than a checkpoint may be. Nothing was written.
-    #[error("a checkpoint of {state_bytes} bytes exceeds {CHECKPOINT_BYTES_MAX} bytes")]
+    #[error("a checkpoint of {state_bytes} bytes exceeds {bytes_max} bytes")]
     CheckpointTooLarge {
         /// The state's size.
         state_bytes: u64,
+        /// What it may be at most.
+        bytes_max: u64,
     },
     /// The position is not a boundary between entries, or not durable yet, or gone.
     #[error("position {position} is not a durable boundary between entries")]

@@ -2,7 +2,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::checkpoint::{self, CheckpointHeader, Kept};
+use crate::checkpoint::{self, CheckpointHeader, Kept, Needed};
 use crate::frame::{self, HEADER_LEN, Header, Key, Kind, Seed};
 use crate::recovery::{self, Recovered};
 use crate::scan::{Scanner, Step};
@@ -80,6 +80,8 @@ pub(crate) struct Tail<F> {
 pub(crate) struct Checkpoints {
     /// Newest first.
     pub(crate) kept: Vec<Kept>,
+    /// What the newest one still needs of the segments before it, if it says so.
+    pub(crate) needed: Option<Needed>,
     /// Files that the next checkpoint makes superfluous.
     pub(crate) stale: Vec<String>,
     pub(crate) number_next: u64,
@@ -158,21 +160,26 @@ impl<D: Disk> Journal<D> {
 
     /// Stores the owner's state, which holds everything before `covers`, so that a replay may start there.
     ///
-    /// The [`CHECKPOINTS_KEPT`] newest ones stay.
+    /// The [`CHECKPOINTS_KEPT`] newest ones stay. `dead` names the segments of which the state needs nothing; all others
+    /// that are sealed must be there at the next open.
     ///
     /// # Errors
     /// [`Error::BadPosition`] when `covers` is no boundary, not durable, or before the last checkpoint's;
     /// [`Error::CheckpointTooLarge`]. Nothing was written then. After any other error the journal is poisoned.
-    pub fn checkpoint(&mut self, covers: Position, state: &[u8]) -> Result<(), Error> {
+    pub fn checkpoint(&mut self, covers: Position, state: &[u8], dead: &[u64]) -> Result<(), Error> {
         self.shared.check()?;
-        checkpoint::check_size(state)?;
+        checkpoint::check_size(state, self.config.checkpoint_bytes_max)?;
         let newest = self.checkpoints.kept.first();
         let behind = newest.is_some_and(|kept| covers < kept.header.covers);
         if behind || covers > self.durable() || !self.is_boundary(covers)? {
             return Err(Error::BadPosition { position: covers });
         }
         let header = CheckpointHeader { number: self.checkpoints.number_next, covers, durable: self.durable() };
-        let outcome = self.checkpoints.write(&self.shared.disk, header, state);
+        let needed = {
+            let map = self.shared.map();
+            Needed::new(map.sealed.range(..covers.segment).map(|(id, _)| *id).filter(|id| !dead.contains(id)))
+        };
+        let outcome = self.checkpoints.write(&self.shared.disk, header, needed, state);
         self.shared.guard(outcome)
     }
 
@@ -194,8 +201,8 @@ impl<D: Disk> Journal<D> {
     /// Gives a segment's space back. Whatever is alive in it must have been appended again and be durable.
     ///
     /// # Errors
-    /// [`Error::SegmentInUse`] unless the segment is sealed and lies before every checkpoint that is kept. After any
-    /// other error the journal is poisoned.
+    /// [`Error::SegmentInUse`] unless the segment is sealed, lies before every checkpoint that is kept, and is dead to the
+    /// newest one. After any other error the journal is poisoned.
     pub fn remove_segment(&mut self, id: u64) -> Result<(), Error> {
         self.shared.check()?;
         let refuse = |reason| Err(Error::SegmentInUse { id, reason });
@@ -207,6 +214,9 @@ impl<D: Disk> Journal<D> {
         };
         if id >= oldest.header.covers.segment {
             return refuse("it does not lie before the oldest checkpoint that is kept");
+        }
+        if self.checkpoints.needed.as_ref().is_some_and(|needed| needed.contains(id)) {
+            return refuse("the newest checkpoint needs it");
         }
         if self.shared.map_mut().sealed.remove(&id).is_none() {
             return refuse("there is no such segment");
@@ -393,8 +403,15 @@ impl<F: DiskFile> Tail<F> {
 }
 
 impl Checkpoints {
-    fn write<D: Disk>(&mut self, disk: &D, header: CheckpointHeader, state: &[u8]) -> Result<(), Error> {
-        self.kept.insert(0, checkpoint::write(disk, header, state)?);
+    fn write<D: Disk>(
+        &mut self,
+        disk: &D,
+        header: CheckpointHeader,
+        needed: Needed,
+        state: &[u8],
+    ) -> Result<(), Error> {
+        self.kept.insert(0, checkpoint::write(disk, header, &needed, state)?);
+        self.needed = Some(needed);
         self.number_next = header.number + 1;
         let beyond = self.kept.split_off(self.kept.len().min(CHECKPOINTS_KEPT));
         let beyond = beyond.iter().map(|kept| checkpoint::file_name(kept.header.number));

@@ -10,6 +10,7 @@
 //!
 //! **Invariant:** memory grows with segments and streams, never with entries (the one active segment excepted).
 
+mod check;
 mod checkpoint;
 mod config;
 mod disk;
@@ -23,6 +24,7 @@ mod scan;
 mod segment;
 mod state;
 
+pub use check::{Checked, check};
 pub use checkpoint::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_KEPT};
 pub use config::{Config, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Verify};
 pub use disk::{Disk, DiskFile, OsDisk, OsFile};

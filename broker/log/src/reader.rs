@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use crate::frame::{HEADER_LEN, Header, Key, Seed};
 use crate::index::{self, IndexEntry, Sealed};
-use crate::scan::length;
+use crate::scan::{Scanner, Step, length};
 use crate::state::{Map, Shared};
-use crate::{Disk, DiskFile, Error, FRAME_HEADER_BYTES, OsDisk, Position, segment};
+use crate::{Disk, DiskFile, Error, FRAME_HEADER_BYTES, OsDisk, Position, SEGMENT_HEADER_BYTES, segment};
 
 /// The most that one read of a segment asks for, in bytes, unless a single frame is larger.
 const READ_BYTES_MAX: u64 = 1 << 20;
@@ -54,8 +54,22 @@ impl<D: Disk> Reader<D> {
             match scan.run() {
                 // A segment was removed after we had seen it; what was alive in it has another copy.
                 Err(error) if error.is_not_found() && scan.lost_a_segment() => {}
-                outcome => return outcome,
+                outcome => return self.shared.report(outcome),
             }
+        }
+    }
+
+    /// Checks the frames of a sealed segment from `offset` on, about `bytes_max` bytes of them. Answers where to go on, or
+    /// none when the segment is done, or gone.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when stored bytes are damaged, [`Error::Poisoned`] after a failed write.
+    pub fn check(&self, segment: u64, offset: u64, bytes_max: u64) -> Result<Option<u64>, Error> {
+        self.shared.check()?;
+        let Some(sealed) = self.shared.map().sealed.get(&segment).map(Arc::clone) else { return Ok(None) };
+        match check_frames(&self.shared.disk, &sealed, offset, bytes_max) {
+            Err(error) if error.is_not_found() && !self.shared.map().sealed.contains_key(&segment) => Ok(None),
+            outcome => self.shared.report(outcome),
         }
     }
 
@@ -66,6 +80,23 @@ impl<D: Disk> Reader<D> {
     pub fn lookup(&self, stream: u32, number: u64) -> Result<Option<Found>, Error> {
         let found = self.scan(stream, number, 1, 0)?;
         Ok(found.into_iter().next().filter(|found| found.key.contains(number)))
+    }
+}
+
+fn check_frames<D: Disk>(disk: &D, sealed: &Sealed, offset: u64, bytes_max: u64) -> Result<Option<u64>, Error> {
+    let name = segment::file_name(sealed.id);
+    let file = disk.open(&name).map_err(Error::io("open", &name))?;
+    let start = offset.max(SEGMENT_HEADER_BYTES);
+    let mut scanner = Scanner::new(&file, sealed.seed, start, sealed.end);
+    loop {
+        let (offset, reason) = match scanner.step().map_err(Error::io("read", &name))? {
+            Step::Entry { offset, .. } if offset - start >= bytes_max => return Ok(Some(offset)),
+            Step::Entry { .. } => continue,
+            Step::End { .. } => return Ok(None),
+            Step::Mark { offset } => (offset, "a mark stands in a sealed segment"),
+            Step::Bad { offset, reason } => (offset, reason),
+        };
+        return Err(Error::corrupt(&name, offset, reason));
     }
 }
 

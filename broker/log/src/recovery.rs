@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use crate::checkpoint;
+use crate::checkpoint::{self, Loaded, Needed};
 use crate::index::{self, MemoryIndex, Sealed};
 use crate::journal::{Checkpoints, Tail};
 use crate::scan::{self, Scanner, Step};
 use crate::segment::{self, Opened, SegmentHeader, narrow};
-use crate::state::{Active, Map, Shared};
+use crate::state::{Active, DAMAGED, Map, Shared};
 use crate::{
     CHECKPOINTS_KEPT, Config, Disk, DiskFile, Error, FRAME_HEADER_BYTES, Journal, Position, SEGMENT_HEADER_BYTES,
     Verify,
@@ -27,6 +27,9 @@ pub struct Recovered {
     pub checkpoints_damaged: Vec<String>,
     /// What was cut off the last segment.
     pub cut: Option<Cut>,
+    /// Sealed segments whose frames were not read, in ascending order: they are checked when they are read, or by
+    /// [`Reader::check`](crate::Reader::check).
+    pub unread: Vec<u64>,
     /// Where the next entry will start. Everything before it is durable.
     pub end: Position,
 }
@@ -61,57 +64,72 @@ pub struct Cut {
 
 pub(crate) fn open<D: Disk>(disk: D, config: Config) -> Result<(Journal<D>, Recovered), Error> {
     config.check()?;
-    let lock = disk.lock().map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => Error::Locked,
-        _ => Error::Io { action: "lock", file: "LOCK".to_owned(), source: error },
-    })?;
+    let lock = lock(&disk)?;
     let names = Names::read(&disk)?;
-    let found = load_checkpoints(&disk, &names.checkpoints)?;
+    names.remove_leftovers(&disk)?;
+    let mut found = load_checkpoints(&disk, &names.checkpoints)?;
     names.check_complete(&found)?;
-    let (sealed, last) = match names.segments.split_last() {
-        Some((&last, sealed)) => open_segments(&disk, config.verify, &found, sealed, last)?,
-        None => (BTreeMap::new(), Last::create(&disk, 1, 0)?),
+    // Damage that a reader has met must not be met again and again: now it keeps the journal from being opened.
+    let verify = if names.damaged { Verify::All } else { config.verify };
+    let (sealed, last, unread) = match names.segments.split_last() {
+        Some((&last, sealed)) => open_segments(&disk, verify, &found, sealed, last)?,
+        None => (BTreeMap::new(), Last::create(&disk, 1, 0)?, Vec::new()),
     };
+    remove_if_there(&disk, DAMAGED)?;
     disk.sync_dir().map_err(Error::io("sync the directory of", &segment::file_name(last.header.id)))?;
 
     let Repaired { tail, active, cut } = last.repair(&disk)?;
     let shared = Shared::new(disk, Map { sealed, active });
     let end = Position { segment: tail.id, offset: tail.end };
     let checkpoints_damaged = found.damaged;
-    let recovered = Recovered { checkpoint: found.newest, checkpoints_damaged, cut, end };
+    let checkpoint = found.newest.take().map(|(checkpoint, _)| checkpoint);
+    let recovered = Recovered { checkpoint, checkpoints_damaged, cut, unread, end };
     Ok((Journal::new(shared, config, tail, found.checkpoints, lock), recovered))
 }
 
+pub(crate) fn lock<D: Disk>(disk: &D) -> Result<D::Lock, Error> {
+    disk.lock().map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => Error::Locked,
+        _ => Error::Io { action: "lock", file: "LOCK".to_owned(), source: error },
+    })
+}
+
 /// Our files in the directory, by kind.
-struct Names {
+pub(crate) struct Names {
     /// In ascending order.
-    segments: Vec<u64>,
+    pub(crate) segments: Vec<u64>,
     /// Newest first.
-    checkpoints: Vec<u64>,
+    pub(crate) checkpoints: Vec<u64>,
+    /// What a crash left behind.
+    leftovers: Vec<String>,
+    /// Whether a reader has met damage.
+    damaged: bool,
 }
 
 impl Names {
-    /// Removes on the way what a crash left behind. Files with other names are none of ours and stay.
-    fn read<D: Disk>(disk: &D) -> Result<Self, Error> {
+    /// Files with other names are none of ours and stay.
+    pub(crate) fn read<D: Disk>(disk: &D) -> Result<Self, Error> {
         let names = disk.list().map_err(Error::io("list", "."))?;
         let mut segments: Vec<_> = names.iter().filter_map(|name| segment::parse_name(name)).collect();
         let mut checkpoints: Vec<_> = names.iter().filter_map(|name| checkpoint::parse_name(name)).collect();
         segments.sort_unstable();
         checkpoints.sort_unstable_by(|a, b| b.cmp(a));
-        for name in names {
-            let orphan = index::parse_name(&name).is_some_and(|id| segments.binary_search(&id).is_err());
-            if orphan || name == checkpoint::TEMPORARY {
-                disk.remove(&name).map_err(Error::io("remove", &name))?;
-            }
-        }
-        Ok(Self { segments, checkpoints })
+        let damaged = names.iter().any(|name| name == DAMAGED);
+        let is_orphan = |name: &str| index::parse_name(name).is_some_and(|id| segments.binary_search(&id).is_err());
+        let leftovers = names.into_iter().filter(|name| is_orphan(name) || name == checkpoint::TEMPORARY).collect();
+        Ok(Self { segments, checkpoints, leftovers, damaged })
     }
 
-    /// Refuses unless everything that a replay needs is there.
-    fn check_complete(&self, found: &FoundCheckpoints) -> Result<(), Error> {
-        let first = found.newest.as_ref().map_or(Position::START.segment, |newest| newest.covers.segment);
+    fn remove_leftovers<D: Disk>(&self, disk: &D) -> Result<(), Error> {
+        self.leftovers.iter().try_for_each(|name| disk.remove(name).map_err(Error::io("remove", name)))
+    }
+
+    /// Refuses unless everything is there that a replay or the state of the checkpoint needs.
+    pub(crate) fn check_complete(&self, found: &FoundCheckpoints) -> Result<(), Error> {
+        let first = found.newest.as_ref().map_or(Position::START.segment, |(newest, _)| newest.covers.segment);
         let last = self.segments.last().copied().unwrap_or(0).max(found.durable.segment);
-        let missing = (first..=last).find(|id| self.segments.binary_search(id).is_err());
+        let needed = found.checkpoints.needed.iter().flat_map(Needed::ids);
+        let missing = needed.chain(first..=last).find(|id| self.segments.binary_search(id).is_err());
         match (missing, found.damaged.first(), &found.newest) {
             (Some(_), Some(file), None) => {
                 Err(Error::corrupt(file, 0, "the checkpoint is damaged, and what it stood for cannot be replayed"))
@@ -122,15 +140,16 @@ impl Names {
     }
 }
 
-struct FoundCheckpoints {
-    newest: Option<Checkpoint>,
-    damaged: Vec<String>,
+pub(crate) struct FoundCheckpoints {
+    /// With its number.
+    pub(crate) newest: Option<(Checkpoint, u64)>,
+    pub(crate) damaged: Vec<String>,
     /// Everything before it was synced, as the checkpoints know.
-    durable: Position,
+    pub(crate) durable: Position,
     checkpoints: Checkpoints,
 }
 
-fn load_checkpoints<D: Disk>(disk: &D, numbers: &[u64]) -> Result<FoundCheckpoints, Error> {
+pub(crate) fn load_checkpoints<D: Disk>(disk: &D, numbers: &[u64]) -> Result<FoundCheckpoints, Error> {
     let mut found = FoundCheckpoints {
         newest: None,
         damaged: Vec::new(),
@@ -143,7 +162,7 @@ fn load_checkpoints<D: Disk>(disk: &D, numbers: &[u64]) -> Result<FoundCheckpoin
             found.checkpoints.stale.push(name);
             continue;
         }
-        let Some((kept, state)) = checkpoint::load(disk, number)? else {
+        let Some(Loaded { kept, needed, state }) = checkpoint::load(disk, number)? else {
             found.damaged.push(name.clone());
             found.checkpoints.stale.push(name);
             continue;
@@ -151,13 +170,16 @@ fn load_checkpoints<D: Disk>(disk: &D, numbers: &[u64]) -> Result<FoundCheckpoin
         found.durable = found.durable.max(kept.header.durable);
         found.checkpoints.kept.push(kept);
         if found.newest.is_none() {
-            found.newest = Some(Checkpoint { covers: kept.header.covers, state });
+            found.newest = Some((Checkpoint { covers: kept.header.covers, state }, number));
+            // What an older one needed may have been removed with the blessing of one that is damaged now.
+            found.checkpoints.needed = needed.filter(|_| found.damaged.is_empty());
         }
     }
     Ok(found)
 }
 
-type Segments<F> = (BTreeMap<u64, Arc<Sealed>>, Last<F>);
+/// The sealed segments, the last one, and which of the sealed ones were not read.
+type Segments<F> = (BTreeMap<u64, Arc<Sealed>>, Last<F>, Vec<u64>);
 
 fn open_segments<D: Disk>(
     disk: &D,
@@ -170,7 +192,8 @@ fn open_segments<D: Disk>(
     // Walking backwards, each segment's header tells where the one before it ended.
     let mut next = header.as_ref().ok().copied();
     let mut sealed = BTreeMap::new();
-    let covered = found.newest.as_ref().map_or(0, |newest| newest.covers.segment);
+    let mut unread = Vec::new();
+    let covered = found.newest.as_ref().map_or(0, |(newest, _)| newest.covers.segment);
     for &id in sealed_ids.iter().rev() {
         let Opened { file, size, header } = segment::open(disk, id)?;
         let header = header?;
@@ -180,7 +203,10 @@ fn open_segments<D: Disk>(
         let index_may_be_old = id + 1 == last_id && next.is_none();
         let end = follows.map(|next| u64::from(next.previous_end));
         let scan = verify == Verify::All || id >= covered || index_may_be_old;
-        let one = segment.into_sealed(disk, end, scan, index_may_be_old)?;
+        let (one, was_read) = segment.into_sealed(disk, end, scan, index_may_be_old)?;
+        if !was_read {
+            unread.push(id);
+        }
         sealed.insert(id, Arc::new(one));
         next = Some(header);
     }
@@ -197,25 +223,27 @@ fn open_segments<D: Disk>(
         }
         Err(error) => return Err(error),
     };
-    Ok((sealed, last))
+    unread.reverse();
+    Ok((sealed, last, unread))
 }
 
 /// A segment whose header is sound.
-struct Sound<F> {
-    file: F,
-    size: u64,
-    header: SegmentHeader,
+pub(crate) struct Sound<F> {
+    pub(crate) file: F,
+    pub(crate) size: u64,
+    pub(crate) header: SegmentHeader,
 }
 
 impl<F: DiskFile> Sound<F> {
-    /// Checks a segment that was synced to its end, and makes its index file good if it is not.
+    /// Checks a segment that was synced to its end, and makes its index file good if it is not. Tells as well whether the
+    /// frames were read.
     fn into_sealed<D: Disk>(
         self,
         disk: &D,
         end: Option<u64>,
         scan: bool,
         index_may_be_old: bool,
-    ) -> Result<Sealed, Error> {
+    ) -> Result<(Sealed, bool), Error> {
         let SegmentHeader { id, salt, .. } = self.header;
         let name = segment::file_name(id);
         let index = if index_may_be_old { None } else { index::load(disk, id, salt)? };
@@ -228,14 +256,14 @@ impl<F: DiskFile> Sound<F> {
             if scan {
                 self.scan_strictly(end, &mut None)?;
             }
-            return Ok(index);
+            return Ok((index, scan));
         }
         let mut entries = Some(MemoryIndex::default());
         self.scan_strictly(end, &mut entries)?;
-        index::write(disk, id, salt, end, &entries.unwrap_or_default())
+        Ok((index::write(disk, id, salt, end, &entries.unwrap_or_default())?, true))
     }
 
-    fn scan_strictly(&self, end: u64, index: &mut Option<MemoryIndex>) -> Result<(), Error> {
+    pub(crate) fn scan_strictly(&self, end: u64, index: &mut Option<MemoryIndex>) -> Result<(), Error> {
         let name = segment::file_name(self.header.id);
         let mut scanner = Scanner::new(&self.file, self.header.seed(), SEGMENT_HEADER_BYTES, end);
         loop {
@@ -263,7 +291,7 @@ struct Repaired<F> {
 }
 
 /// The last segment, before it is repaired.
-struct Last<F> {
+pub(crate) struct Last<F> {
     file: F,
     header: SegmentHeader,
     index: MemoryIndex,
@@ -272,7 +300,7 @@ struct Last<F> {
     /// Everything before it was synced, as the frames know.
     durable: u64,
     /// Bytes behind the end that no mark accounts for.
-    torn_bytes: u64,
+    pub(crate) torn_bytes: u64,
 }
 
 impl<F: DiskFile> Last<F> {
@@ -283,7 +311,7 @@ impl<F: DiskFile> Last<F> {
     }
 
     /// Reads the frames up to the first bad one, and refuses if that one was sound once.
-    fn read<D: Disk<File = F>>(disk: &D, segment: Sound<F>, known: Position) -> Result<Self, Error> {
+    pub(crate) fn read<D: Disk<File = F>>(disk: &D, segment: Sound<F>, known: Position) -> Result<Self, Error> {
         let Sound { file, size, header } = segment;
         let name = segment::file_name(header.id);
         let mut synced = if known.segment == header.id { known.offset } else { SEGMENT_HEADER_BYTES };

@@ -6,7 +6,10 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::frame::Seed;
 use crate::index::{MemoryIndex, Sealed};
-use crate::{Disk, Error};
+use crate::{Disk, DiskFile, Error};
+
+/// The file that is left behind when a reader meets damage.
+pub(crate) const DAMAGED: &str = "DAMAGED";
 
 /// The disk, and the map of what is on it.
 pub(crate) struct Shared<D: Disk> {
@@ -51,6 +54,19 @@ impl<D: Disk> Shared<D> {
 
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.poisoned.load(Ordering::Acquire) { Err(Error::Poisoned) } else { Ok(()) }
+    }
+
+    /// Passes the outcome of a read, and leaves a file behind when it met damage, so that the next open reads everything
+    /// and refuses, whatever it would pass over otherwise.
+    pub(crate) fn report<T>(&self, outcome: Result<T, Error>) -> Result<T, Error> {
+        if let Err(error @ Error::Corrupt { .. }) = &outcome
+            && let Ok(file) = self.disk.create(DAMAGED)
+        {
+            // The damage is what is reported, also when it can't be noted.
+            let noted = file.write_at(error.to_string().as_bytes(), 0).and_then(|()| file.sync_data());
+            noted.and_then(|()| self.disk.sync_dir()).ok();
+        }
+        outcome
     }
 
     /// Passes the outcome of something that changes the disk, and poisons the journal when it failed.

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::ValueEnum;
+
 use broker_log::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 
 /// Journal bytes after which a checkpoint is written, unless the configuration says otherwise.
@@ -34,6 +36,29 @@ pub struct Config {
     #[arg(long, env = "BROKER_SEGMENT_BYTES", default_value_t = SEGMENT_BYTES_DEFAULT, hide = true)]
     #[arg(value_parser = clap::value_parser!(u64).range(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX))]
     pub segment_bytes: u64,
+
+    /// How much of the journal is read before anybody is served.
+    #[arg(long, env = "BROKER_VERIFY", value_enum, default_value_t)]
+    pub verify: Verify,
+}
+
+/// How much of the journal is read before anybody is served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Verify {
+    /// What came since the last checkpoint; the rest is read while the broker serves, which damage then ends.
+    #[default]
+    SinceCheckpoint,
+    /// All of it, so that damage anywhere refuses the start.
+    All,
+}
+
+impl From<Verify> for broker_log::Verify {
+    fn from(verify: Verify) -> Self {
+        match verify {
+            Verify::SinceCheckpoint => Self::SinceCheckpoint,
+            Verify::All => Self::All,
+        }
+    }
 }
 
 impl Config {
@@ -46,6 +71,7 @@ impl Config {
             topology: None,
             checkpoint_bytes: CHECKPOINT_BYTES_DEFAULT,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
+            verify: Verify::default(),
         }
     }
 }

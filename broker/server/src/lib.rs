@@ -13,6 +13,6 @@ mod server;
 mod topology;
 
 pub use cli::{Command, LogFormat};
-pub use config::{CHECKPOINT_BYTES_DEFAULT, CHECKPOINT_BYTES_MIN, Config};
+pub use config::{CHECKPOINT_BYTES_DEFAULT, CHECKPOINT_BYTES_MIN, Config, Verify};
 pub use error::Error;
 pub use server::Broker;

@@ -50,9 +50,10 @@ impl Broker {
     pub async fn open(config: Config) -> Result<Self, Error> {
         let topology = config.topology.as_deref().map(Topology::read).transpose()?;
         let options = embedded::Options {
-            dir: config.data_dir,
             checkpoint_bytes: config.checkpoint_bytes,
             segment_bytes: config.segment_bytes,
+            verify: config.verify.into(),
+            ..embedded::Options::new(config.data_dir)
         };
         let engine = embedded::open(options).await?;
         let prepared = prepare(&engine.engine, config.topology.zip(topology), config.listen).await;

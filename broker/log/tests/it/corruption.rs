@@ -16,7 +16,7 @@ fn history() -> (SimDisk, Replayed) {
         append(&mut journal, &[numbered(1, number, 150), numbered(2, number, 40)]).unwrap();
         let durable = journal.sync().unwrap();
         if number == 17 || number == 20 {
-            journal.checkpoint(durable, b"state").unwrap();
+            journal.checkpoint(durable, b"state", &[]).unwrap();
         }
     }
     let all = replay(&journal, Position::START).unwrap();
@@ -155,7 +155,7 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before() {
         let covers = recovered.replay_from();
         assert_eq!(covers, all[36].0, "byte {byte}");
         assert_eq!(replay(&journal, covers).unwrap(), all[36..]);
-        journal.checkpoint(recovered.end, b"new").unwrap();
+        journal.checkpoint(recovered.end, b"new", &[]).unwrap();
         assert!(!copy.names().contains(&name));
         assert!(copy.names().contains(&checkpoint_file(3)));
     }
@@ -217,7 +217,7 @@ fn a_checkpoint_knows_what_was_synced_when_it_was_written() {
     let mut journal = open(&disk).unwrap().0;
     append(&mut journal, &[numbered(1, 1, 300), numbered(1, 2, 300)]).unwrap();
     let durable = journal.sync().unwrap();
-    journal.checkpoint(Position::START, b"").unwrap();
+    journal.checkpoint(Position::START, b"", &[]).unwrap();
     let (name, end) = (last_file(&journal), usize::try_from(durable.offset).unwrap());
     drop(journal);
     for cut in 0..end {

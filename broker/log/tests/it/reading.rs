@@ -146,7 +146,7 @@ fn space_is_given_back_and_carried_entries_stay() {
     // Number 3 is still wanted.
     append(&mut journal, &[numbered(1, 3, 500)]).unwrap();
     let durable = journal.sync().unwrap();
-    journal.checkpoint(durable, b"").unwrap();
+    journal.checkpoint(durable, b"", &(1..durable.segment).collect::<Vec<_>>()).unwrap();
     let last = durable.segment;
     for id in 1..last {
         journal.remove_segment(id).unwrap();
@@ -173,10 +173,10 @@ fn no_segment_is_removed_that_the_older_checkpoint_may_need() {
     let mut journal = open(&disk).unwrap().0;
     fill(&mut journal, 1, 0..10);
     let older = journal.sync().unwrap();
-    journal.checkpoint(older, b"older").unwrap();
+    journal.checkpoint(older, b"older", &[]).unwrap();
     fill(&mut journal, 1, 10..40);
     let newer = journal.sync().unwrap();
-    journal.checkpoint(newer, b"newer").unwrap();
+    journal.checkpoint(newer, b"newer", &[older.segment, older.segment - 1]).unwrap();
     assert!(newer.segment > older.segment + 1);
     assert!(matches!(journal.remove_segment(older.segment), Err(Error::SegmentInUse { .. })));
     journal.remove_segment(older.segment - 1).unwrap();
@@ -208,9 +208,10 @@ fn readers_see_every_entry_while_the_journal_writes_rolls_and_removes() {
             let end = journal.sync().unwrap();
             durable.store(number + 1, Ordering::Release);
             if number % 100 == 99 {
-                journal.checkpoint(end, b"").unwrap();
                 let last = |info: &broker_log::SegmentInfo| info.streams.last().map_or(0, |span| span.last);
                 let dead: Vec<_> = journal.segments().into_iter().filter(|info| last(info) + 150 < number).collect();
+                let ids: Vec<_> = dead.iter().map(|info| info.id).collect();
+                journal.checkpoint(end, b"", &ids).unwrap();
                 for info in dead {
                     floor.fetch_max(last(&info) + 1, Ordering::AcqRel);
                     journal.remove_segment(info.id).unwrap();

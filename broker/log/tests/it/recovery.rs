@@ -234,11 +234,11 @@ fn a_checkpoint_is_refused_unless_it_covers_a_durable_boundary_and_moves_on() {
     let end = append(&mut journal, &[numbered(1, 2, 100)]).unwrap();
     let inside = Position { offset: durable.offset - 1, ..durable };
     for bad in [end, inside, Position { segment: 0, offset: 0 }, Position { segment: 2, offset: 32 }] {
-        assert!(matches!(journal.checkpoint(bad, b"x"), Err(Error::BadPosition { position }) if position == bad));
+        assert!(matches!(journal.checkpoint(bad, b"x", &[]), Err(Error::BadPosition { position }) if position == bad));
     }
-    journal.checkpoint(durable, b"x").unwrap();
-    assert!(matches!(journal.checkpoint(Position::START, b"x"), Err(Error::BadPosition { .. })));
-    journal.checkpoint(durable, b"y").unwrap();
+    journal.checkpoint(durable, b"x", &[]).unwrap();
+    assert!(matches!(journal.checkpoint(Position::START, b"x", &[]), Err(Error::BadPosition { .. })));
+    journal.checkpoint(durable, b"y", &[]).unwrap();
     drop(journal);
     let checkpoint = open(&disk).unwrap().1.checkpoint.unwrap();
     assert_eq!((checkpoint.covers, checkpoint.state), (durable, b"y".to_vec()));

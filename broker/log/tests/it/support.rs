@@ -14,7 +14,7 @@ pub(crate) struct Stored {
 pub(crate) type Replayed = Vec<(Position, Stored)>;
 
 pub(crate) fn small() -> Config {
-    Config { segment_bytes_max: SEGMENT_BYTES_MIN, verify: Verify::All }
+    Config { segment_bytes_max: SEGMENT_BYTES_MIN, verify: Verify::All, ..Config::default() }
 }
 
 pub(crate) fn key(stream: u32, first: u64, count: u32) -> Option<Key> {

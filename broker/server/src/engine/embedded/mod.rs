@@ -9,6 +9,7 @@ mod fetch;
 mod leases;
 mod open;
 mod place;
+mod scrub;
 mod task;
 mod topology;
 mod upkeep;
@@ -30,7 +31,7 @@ use tokio::time::timeout;
 
 pub(crate) use failure::Failure;
 use leases::{Attached, Attachment, EmbeddedLeases, lease_of};
-pub(crate) use open::{Options, Running, open};
+pub(crate) use open::{Options, Running, check, open};
 use task::{Act, Command, Consumer, Event, Signal, State};
 use topology::subscription_of;
 use writer::Release;
@@ -461,9 +462,13 @@ mod tests {
 
     use super::*;
 
+    fn options(dir: std::path::PathBuf) -> Options {
+        Options { checkpoint_bytes: 1 << 20, segment_bytes: 1 << 20, ..Options::new(dir) }
+    }
+
     async fn engine(dir: &TempDir) -> Running {
         let dir = dir.path().to_owned();
-        let running = open(Options { dir, checkpoint_bytes: 1 << 20, segment_bytes: 1 << 20 }).await.unwrap();
+        let running = open(options(dir)).await.unwrap();
         let name = topic();
         running.engine.create_topic(TopicConfig::new(name)).await.unwrap();
         running
@@ -547,8 +552,7 @@ mod tests {
         let refused = engine.publish(topic(), message()).await;
         assert!(matches!(refused, Err(Error::Unavailable)), "{refused:?}");
         drop(engine);
-        let again = open(Options { dir: dir.path().to_owned(), checkpoint_bytes: 1 << 20, segment_bytes: 1 << 20 });
-        let again = again.await.unwrap();
+        let again = open(options(dir.path().to_owned())).await.unwrap();
         let ids = again.engine.publish(topic(), message()).await.unwrap();
         assert_eq!(ids, [message_id(TopicId(1), Seq(2))]);
         again.close().await.unwrap();

@@ -1,13 +1,14 @@
 //! From a directory to a running engine.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread;
 
 use broker_core::{Limits, Output, Recovery};
-use broker_log::{Journal, OsDisk};
+use broker_log::{CHECKPOINT_BYTES_MAX, Checked, Journal, OsDisk, SEGMENT_BYTES_DEFAULT, Verify};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{channel, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -19,7 +20,8 @@ use super::codec;
 use super::failure::Failure;
 use super::task::{State, Task};
 use super::writer::{Batch, Writer};
-use super::{Embedded, QUEUE_BYTES_MAX, QUEUE_COMMANDS_MAX, upkeep};
+use super::{Embedded, QUEUE_BYTES_MAX, QUEUE_COMMANDS_MAX, scrub, upkeep};
+use crate::config::CHECKPOINT_BYTES_DEFAULT;
 
 /// What the engine is told at its start.
 #[derive(Clone, Debug)]
@@ -29,6 +31,23 @@ pub(crate) struct Options {
     pub(crate) checkpoint_bytes: u64,
     /// The size at which a segment of the journal is closed.
     pub(crate) segment_bytes: u64,
+    /// How much of the journal is read before anybody is served.
+    pub(crate) verify: Verify,
+    /// The largest checkpoint that is written.
+    pub(crate) checkpoint_bytes_max: u64,
+}
+
+impl Options {
+    /// An engine on a directory, with everything else at its default.
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            checkpoint_bytes: CHECKPOINT_BYTES_DEFAULT,
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            verify: Verify::SinceCheckpoint,
+            checkpoint_bytes_max: CHECKPOINT_BYTES_MAX,
+        }
+    }
 }
 
 /// An engine at work.
@@ -54,22 +73,43 @@ pub(crate) async fn open(options: Options) -> Result<Running, Failure> {
     open_at(options, Clock::start()).await
 }
 
-pub(super) async fn open_at(options: Options, clock: Clock) -> Result<Running, Failure> {
-    let Options { dir, checkpoint_bytes, segment_bytes } = options;
-    let recover = move || recover(dir, segment_bytes);
-    let (journal, recovery) =
-        tokio::task::spawn_blocking(recover).await.map_err(|_| Failure::Ended("the recovery"))??;
-    start(journal, recovery, checkpoint_bytes, clock)
+/// Reads all of a directory that no engine works on, and changes nothing.
+pub(crate) fn check(dir: &Path) -> Result<Checked, Failure> {
+    if !dir.is_dir() {
+        return Err(Failure::Directory { dir: dir.to_owned(), source: io::ErrorKind::NotFound.into() });
+    }
+    let disk = OsDisk::new(dir).map_err(|source| Failure::Directory { dir: dir.to_owned(), source })?;
+    broker_log::check(&disk).map_err(|error| journal_failure(error, dir))
 }
 
-fn recover(dir: PathBuf, segment_bytes: u64) -> Result<(Journal, Recovery), Failure> {
+fn journal_failure(error: broker_log::Error, dir: &Path) -> Failure {
+    match error {
+        broker_log::Error::Locked => Failure::Locked { dir: dir.to_owned() },
+        other => Failure::Journal(other),
+    }
+}
+
+pub(super) async fn open_at(options: Options, clock: Clock) -> Result<Running, Failure> {
+    let checkpoint_bytes = options.checkpoint_bytes;
+    let recover = move || recover(options);
+    let recovered = tokio::task::spawn_blocking(recover).await.map_err(|_| Failure::Ended("the recovery"))??;
+    start(recovered, checkpoint_bytes, clock)
+}
+
+/// What was found in the directory.
+struct Recovered {
+    journal: Journal,
+    recovery: Recovery,
+    /// Segments that are still to be read.
+    unread: Vec<u64>,
+}
+
+fn recover(options: Options) -> Result<Recovered, Failure> {
+    let Options { dir, segment_bytes: segment_bytes_max, verify, checkpoint_bytes_max, .. } = options;
     let begun = Instant::now();
     let disk = OsDisk::new(&dir).map_err(|source| Failure::Directory { dir: dir.clone(), source })?;
-    let config = broker_log::Config { segment_bytes_max: segment_bytes, ..Default::default() };
-    let (journal, recovered) = Journal::open(disk, config).map_err(|error| match error {
-        broker_log::Error::Locked => Failure::Locked { dir },
-        other => Failure::Journal(other),
-    })?;
+    let config = broker_log::Config { segment_bytes_max, verify, checkpoint_bytes_max };
+    let (journal, recovered) = Journal::open(disk, config).map_err(|error| journal_failure(error, &dir))?;
     if let Some(cut) = &recovered.cut {
         let broker_log::Cut { file, offset, bytes } = cut;
         tracing::warn!(file, offset, bytes, "Cut a torn tail: bytes that were written and never confirmed.");
@@ -95,11 +135,14 @@ fn recover(dir: PathBuf, segment_bytes: u64) -> Result<(Journal, Recovery), Fail
         Ok::<_, Failure>(())
     })?;
     let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    tracing::info!(journal_bytes = journal.bytes_on_disk(), records, took_ms, "Recovered the journal.");
-    Ok((journal, recovery))
+    let unread = recovered.unread;
+    let (journal_bytes, unread_segments) = (journal.bytes_on_disk(), unread.len());
+    tracing::info!(journal_bytes, unread_segments, records, took_ms, "Recovered the journal.");
+    Ok(Recovered { journal, recovery, unread })
 }
 
-fn start(journal: Journal, recovery: Recovery, checkpoint_bytes: u64, clock: Clock) -> Result<Running, Failure> {
+fn start(recovered: Recovered, checkpoint_bytes: u64, clock: Clock) -> Result<Running, Failure> {
+    let Recovered { journal, recovery, unread } = recovered;
     let mut out = Output::new();
     let now = clock.now();
     let core = recovery.begin(Limits::default(), now.0, now, &mut out);
@@ -149,5 +192,6 @@ fn start(journal: Journal, recovery: Recovery, checkpoint_bytes: u64, clock: Clo
         reader,
     };
     tokio::spawn(upkeep::run(engine.clone(), stop.clone()));
+    tokio::spawn(scrub::run(engine.clone(), unread, stop.clone()));
     Ok(Running { engine, stop, task: tokio::spawn(task.run()) })
 }

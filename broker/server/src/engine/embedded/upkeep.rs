@@ -73,7 +73,6 @@ mod tests {
     use super::super::clock::Clock;
     use super::super::open::{Options, Running, open_at};
     use super::*;
-    use crate::config::{CHECKPOINT_BYTES_DEFAULT, Config};
     use crate::engine::{Engine, Message, Seek};
 
     const MINUTE_MS: u64 = 60 * 1_000;
@@ -92,9 +91,7 @@ mod tests {
 
     /// An engine that believes that so many minutes have passed since the beginning.
     async fn open(dir: &Path, minutes: u64) -> Running {
-        let segment_bytes = Config::new(dir.to_owned(), "127.0.0.1:0".parse().unwrap()).segment_bytes;
-        let options = Options { dir: dir.to_owned(), checkpoint_bytes: CHECKPOINT_BYTES_DEFAULT, segment_bytes };
-        open_at(options, Clock::start_at(Time(BEGIN_MS + minutes * MINUTE_MS))).await.unwrap()
+        open_at(Options::new(dir.to_owned()), Clock::start_at(Time(BEGIN_MS + minutes * MINUTE_MS))).await.unwrap()
     }
 
     async fn publish(running: &Running, text: &'static str) {

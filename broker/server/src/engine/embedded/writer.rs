@@ -110,11 +110,19 @@ impl Writer {
     }
 
     fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<Vec<SegmentInfo>, Failure> {
-        self.journal.checkpoint(self.journal.durable(), &checkpoint.state)?;
-        for segment in self.journal.segments() {
-            if !segment.sealed || !checkpoint.frees(&segment) {
-                continue;
+        let mut dead = self.journal.segments();
+        dead.retain(|segment| segment.sealed && checkpoint.frees(segment));
+        let ids: Vec<u64> = dead.iter().map(|segment| segment.id).collect();
+        match self.journal.checkpoint(self.journal.durable(), &checkpoint.state, &ids) {
+            Ok(()) => {}
+            // Nothing is lost without it: the journal grows, and a restart takes longer.
+            Err(error @ broker_log::Error::CheckpointTooLarge { .. }) => {
+                tracing::error!(%error, "No checkpoint was written, so no space is given back.");
+                return Ok(self.journal.segments());
             }
+            Err(error) => return Err(error.into()),
+        }
+        for segment in dead {
             match self.journal.remove_segment(segment.id) {
                 Ok(()) => tracing::debug!(segment = segment.id, bytes = segment.bytes, "Removed a dead segment."),
                 // An older checkpoint, kept in case that the newest is damaged, still needs it.
