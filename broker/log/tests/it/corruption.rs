@@ -1,6 +1,6 @@
 //! Bits that change on the disk. Every byte of a history is hit once.
 
-use broker_log::{Config, Error, Journal, Position, Verify};
+use broker_log::{Config, Error, Journal, Position, Recovered, Verify};
 
 use crate::sim::SimDisk;
 use crate::support::{
@@ -225,4 +225,134 @@ fn a_checkpoint_knows_what_was_synced_when_it_was_written() {
         copy.alter(&name, |bytes| bytes.truncate(cut));
         assert!(matches!(open(&copy), Err(Error::Corrupt { file, .. }) if file == name), "cut at {cut}");
     }
+}
+
+fn open_quickly(disk: &SimDisk) -> Result<(Journal<SimDisk>, Recovered), Error> {
+    Journal::open(disk.clone(), Config { verify: Verify::SinceCheckpoint, ..small() })
+}
+
+/// Checks all that the open did not read, in pieces of this size.
+fn check_unread(journal: &Journal<SimDisk>, unread: &[u64], bytes_max: u64) -> Result<(), Error> {
+    for &segment in unread {
+        let mut next = Some(0);
+        while let Some(offset) = next {
+            next = journal.reader().check(segment, offset, bytes_max)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_an_open_has_not_read_is_found_damaged_by_a_check_and_then_refused_until_it_is_mended() {
+    let (disk, _) = history();
+    let name = segment_file(1);
+    for byte in (32..disk.bytes(&name).len()).step_by(37) {
+        let damaged = flip(&disk, &name, byte);
+        let (journal, recovered) = open_quickly(&damaged).unwrap();
+        assert_eq!(recovered.unread, [1]);
+        let error = check_unread(&journal, &recovered.unread, 300).unwrap_err();
+        assert!(matches!(&error, Error::Corrupt { file, .. } if *file == name), "{error}");
+        drop(journal);
+        for _ in 0..2 {
+            let again = open_quickly(&damaged).unwrap_err();
+            assert_eq!(again.to_string(), error.to_string());
+        }
+        damaged.alter(&name, |bytes| *bytes = disk.bytes(&name));
+        let (journal, recovered) = open_quickly(&damaged).unwrap();
+        assert_eq!(recovered.unread, [0; 0], "what was damaged is read whole once more");
+        drop(journal);
+        let (journal, recovered) = open_quickly(&damaged).unwrap();
+        assert_eq!(recovered.unread, [1]);
+        check_unread(&journal, &recovered.unread, 300).unwrap();
+    }
+}
+
+#[test]
+fn a_read_that_meets_damage_keeps_the_journal_from_being_opened_again() {
+    let (disk, _) = history();
+    let damaged = flip(&disk, &segment_file(1), 500);
+    let journal = open_quickly(&damaged).unwrap().0;
+    let streams = [1, 2].map(|stream| journal.reader().scan(stream, 0, usize::MAX, u64::MAX).is_err());
+    assert!(streams.contains(&true));
+    drop(journal);
+    assert!(matches!(open_quickly(&damaged), Err(Error::Corrupt { .. })));
+}
+
+#[test]
+fn a_segment_that_is_removed_while_it_is_checked_is_no_damage() {
+    let (disk, _) = history();
+    let (mut journal, recovered) = open_quickly(&disk).unwrap();
+    journal.checkpoint(recovered.end, b"", &[1]).unwrap();
+    journal.checkpoint(recovered.end, b"", &[1]).unwrap();
+    journal.remove_segment(1).unwrap();
+    check_unread(&journal, &recovered.unread, 300).unwrap();
+}
+
+#[test]
+fn a_whole_check_finds_what_an_open_would_refuse_and_changes_nothing() {
+    let (disk, _) = history();
+    let before: Vec<_> = disk.names().iter().map(|name| disk.bytes(name)).collect();
+    let checked = broker_log::check(&disk).unwrap();
+    assert_eq!((checked.segments, checked.checkpoint, checked.torn_bytes), (3, Some(2), 0));
+    let after: Vec<_> = disk.names().iter().map(|name| disk.bytes(name)).collect();
+    assert_eq!(after, before);
+    for segment in 1..=3 {
+        let name = segment_file(segment);
+        for byte in (0..disk.bytes(&name).len() - 32).step_by(23) {
+            let error = broker_log::check(&flip(&disk, &name, byte)).unwrap_err();
+            assert!(matches!(&error, Error::Corrupt { file, .. } if *file == name), "byte {byte}: {error}");
+        }
+    }
+    let torn = disk.copy();
+    torn.alter(&segment_file(3), |bytes| bytes.extend([7; 11]));
+    assert_eq!(broker_log::check(&torn).unwrap().torn_bytes, 11);
+    let journal = open(&disk).unwrap().0;
+    assert!(matches!(broker_log::check(&disk), Err(Error::Locked)));
+    drop(journal);
+}
+
+#[test]
+fn a_segment_that_vanishes_before_the_checkpoint_is_missed_unless_the_checkpoint_called_it_dead() {
+    let (disk, _) = history();
+    let mut journal = open(&disk).unwrap().0;
+    let end = journal.end();
+    journal.checkpoint(end, b"", &[2]).unwrap();
+    drop(journal);
+    for verify in [Verify::All, Verify::SinceCheckpoint] {
+        let copy = disk.copy();
+        copy.delete(&segment_file(1));
+        let error = Journal::open(copy.clone(), Config { verify, ..small() }).unwrap_err();
+        assert!(matches!(error, Error::MissingSegment { id: 1 }), "{error}");
+        assert!(matches!(broker_log::check(&copy), Err(Error::MissingSegment { id: 1 })));
+        let copy = disk.copy();
+        copy.delete(&segment_file(2));
+        Journal::open(copy, Config { verify, ..small() }).unwrap();
+    }
+}
+
+#[test]
+fn a_segment_that_the_newest_checkpoint_needs_is_not_removed() {
+    let (disk, _) = history();
+    let mut journal = open(&disk).unwrap().0;
+    let end = journal.end();
+    for _ in 0..2 {
+        journal.checkpoint(end, b"", &[2]).unwrap();
+    }
+    assert!(matches!(journal.remove_segment(1), Err(Error::SegmentInUse { .. })));
+    journal.remove_segment(2).unwrap();
+    drop(journal);
+    let mut journal = open(&disk).unwrap().0;
+    assert!(matches!(journal.remove_segment(1), Err(Error::SegmentInUse { .. })), "also after an open");
+}
+
+#[test]
+fn a_checkpoint_beyond_its_limit_is_refused_and_changes_nothing() {
+    let disk = SimDisk::default();
+    let config = Config { checkpoint_bytes_max: 10, ..small() };
+    let mut journal = Journal::open(disk.clone(), config).unwrap().0;
+    let before = disk.names();
+    let refused = journal.checkpoint(Position::START, &[1; 11], &[]).unwrap_err();
+    assert_eq!(refused.to_string(), "a checkpoint of 11 bytes exceeds 10 bytes");
+    assert_eq!(disk.names(), before);
+    journal.checkpoint(Position::START, &[1; 10], &[]).unwrap();
 }

@@ -22,7 +22,7 @@ fn what_is_written_is_read_again_after_an_open() {
         journal.sync().unwrap();
     }
     let covers = journal.durable();
-    journal.checkpoint(covers, b"state", &[]).unwrap();
+    journal.checkpoint(covers, b"state", &[1]).unwrap();
     drop(journal);
 
     let (mut journal, recovered) = open(&dir).unwrap();

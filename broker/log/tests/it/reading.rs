@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use broker_log::{Error, Journal, Key, StreamSpan};
+use broker_log::{Config, Error, Journal, Key, StreamSpan, Verify};
 
 use crate::sim::SimDisk;
-use crate::support::{Stored, append, key, numbered, open, segment_file};
+use crate::support::{Stored, append, index_file, key, numbered, open, segment_file};
 
 fn numbers(journal: &Journal<SimDisk>, stream: u32, from: u64) -> Vec<u64> {
     let found = journal.reader().scan(stream, from, usize::MAX, u64::MAX).unwrap();
@@ -220,4 +220,39 @@ fn readers_see_every_entry_while_the_journal_writes_rolls_and_removes() {
         }
     });
     assert!(journal.segments()[0].id > 100);
+}
+
+#[test]
+fn an_open_reads_the_indexes_and_what_came_since_the_checkpoint_and_nothing_else() {
+    let config = |verify| Config { segment_bytes_max: 64 << 10, verify, ..Config::default() };
+    let disk = SimDisk::default();
+    let mut journal = Journal::open(disk.clone(), config(Verify::All)).unwrap().0;
+    fill(&mut journal, 1, 0..4_000);
+    let durable = journal.sync().unwrap();
+    journal.checkpoint(durable, b"state", &[]).unwrap();
+    fill(&mut journal, 1, 4_000..4_100);
+    journal.sync().unwrap();
+    let infos = journal.segments();
+    let of = |file: fn(u64) -> String, from: u64| -> u64 {
+        let sealed = infos.iter().filter(|info| info.sealed && info.id >= from);
+        sealed.map(|info| disk.bytes(&file(info.id)).len() as u64).sum()
+    };
+    let last = disk.bytes(&segment_file(infos.last().unwrap().id)).len() as u64;
+    // The rest are headers: at most 32 bytes a segment, and the checkpoint.
+    let expected = of(index_file, 1) + of(segment_file, durable.segment) + last + 32 * infos.len() as u64 + 200;
+    let sealed = of(segment_file, 1);
+    assert!(infos.len() > 20 && expected * 4 < sealed, "{expected} of {sealed}");
+    drop(journal);
+
+    let before = disk.bytes_read();
+    let (journal, recovered) = Journal::open(disk.clone(), config(Verify::SinceCheckpoint)).unwrap();
+    let read = disk.bytes_read() - before;
+    assert!(read <= expected, "{read} bytes are read, and {expected} would do");
+    assert_eq!(recovered.unread, (1..durable.segment).collect::<Vec<_>>());
+    assert_eq!(numbers(&journal, 1, 17).first(), Some(&17));
+    drop(journal);
+
+    let before = disk.bytes_read();
+    Journal::open(disk.clone(), config(Verify::All)).unwrap();
+    assert!(disk.bytes_read() - before > sealed, "everything is read when that is asked for");
 }

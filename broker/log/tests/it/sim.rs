@@ -22,6 +22,7 @@ struct State {
     fuse: Option<u64>,
     capacity: Option<usize>,
     counts: Counts,
+    bytes_read: u64,
     random: u64,
 }
 
@@ -85,6 +86,11 @@ impl SimDisk {
 
     pub(crate) fn counts(&self) -> Counts {
         self.state().counts
+    }
+
+    /// How much was read from files so far.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.state().bytes_read
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -290,7 +296,8 @@ impl DiskFile for SimFile {
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let state = self.disk.state();
+        let mut state = self.disk.state();
+        state.bytes_read += buffer.len() as u64;
         let offset = usize::try_from(offset).unwrap();
         let bytes = state.inodes[self.inode].bytes.get(offset..offset + buffer.len());
         buffer.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);

@@ -1,6 +1,6 @@
 //! The `broker` binary, in processes that are killed.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -174,21 +174,51 @@ async fn a_damaged_journal_refuses_to_start_and_says_where() {
         client.publish_texts(&[&"x".repeat(1_000)]).await;
     }
     broker.kill();
-    let mut segments: Vec<_> = std::fs::read_dir(dir.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
-        .collect();
-    segments.sort();
-    assert!(segments.len() > 3, "{segments:?}");
-    let mut bytes = Vec::new();
-    std::fs::File::open(&segments[1]).unwrap().read_to_end(&mut bytes).unwrap();
-    bytes[2_000] ^= 1;
-    std::fs::write(&segments[1], bytes).unwrap();
+    let name = damage_second_segment(dir.path());
     let (refused, errors) = output(&["serve", "--listen", "127.0.0.1:0", "--data-dir", dir.path().to_str().unwrap()]);
     assert!(!refused.status.success());
-    let name = segments[1].file_name().unwrap().to_str().unwrap();
-    assert!(errors.contains(name) && errors.contains("offset"), "{errors}");
+    assert!(errors.contains(&name) && errors.contains("offset"), "{errors}");
+}
+
+/// Flips a bit in a message, and answers the file's name.
+fn damage_second_segment(dir: &Path) -> String {
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut segments: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "log")).collect();
+    segments.sort();
+    assert!(segments.len() > 3, "{segments:?}");
+    let mut bytes = std::fs::read(&segments[1]).unwrap();
+    bytes[2_000] ^= 1;
+    std::fs::write(&segments[1], bytes).unwrap();
+    segments[1].file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_before_the_checkpoint_ends_a_broker_that_serves_and_then_refuses_its_start() {
+    let dir = TempDir::new().unwrap();
+    let data_dir = dir.path().to_str().unwrap();
+    let small = ["--segment-bytes", "4096"];
+    let broker = BrokerProcess::start_with(dir.path(), "127.0.0.1:0", &small);
+    let client = Client::connect(&broker.url()).await;
+    client.create_topic(TOPIC).await;
+    client.create_subscription(SUBSCRIPTION, TOPIC).await;
+    for _ in 0..20 {
+        client.publish_texts(&[&"x".repeat(1_000)]).await;
+    }
+    // It writes a checkpoint, so that nothing before is read at the next start.
+    assert_eq!(broker.terminate(), Some(0));
+    let (sound, errors) = output(&["check", "--data-dir", data_dir]);
+    assert!(sound.status.success(), "{errors}");
+    let name = damage_second_segment(dir.path());
+    let (unsound, errors) = output(&["check", "--data-dir", data_dir]);
+    assert!(!unsound.status.success() && errors.contains(&name), "{errors}");
+
+    let mut broker = BrokerProcess::start_with(dir.path(), "127.0.0.1:0", &small);
+    assert_eq!(broker.child.wait().unwrap().code(), Some(1));
+    let log = broker.log.iter().collect::<Vec<_>>().join("\n");
+    assert!(log.contains(&format!("broker: the journal failed: `{name}` is corrupt at offset")), "{log}");
+    let (refused, errors) = output(&["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir]);
+    assert!(!refused.status.success() && errors.contains(&name), "{errors}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
