@@ -1,18 +1,21 @@
 //! The database: one writer whose commits are shared, and a small pool for reads.
 
 mod error;
+mod role;
 mod schema;
 mod writer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyConnection, Connection as _, Executor as _, Pool};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 pub use error::{Error, Kind};
+pub use role::{Held, Role};
 pub use schema::{KIT_VERSION_MAX, Migration};
 pub use writer::{BATCH_JOBS_MAX, QUEUE_JOBS_MAX};
 
@@ -42,6 +45,7 @@ pub const READ_WAIT_MS_MAX: u64 = 10_000;
 pub struct Database {
     reads: Pool<Db>,
     writer: Writer,
+    file: Option<PathBuf>,
     /// Why the database cannot be used any more, once that is so.
     unfit: Arc<watch::Sender<Option<String>>>,
 }
@@ -59,6 +63,10 @@ impl Database {
         let options: AnyConnectOptions = with_create(url).parse().map_err(fail)?;
         let mut connection = AnyConnection::connect_with(&options).await.map_err(fail)?;
         connection.execute(WRITER_PRAGMAS).await.map_err(fail)?;
+        let file = file_path(url).map(PathBuf::from);
+        // Two processes that start at the same time would both see the tables missing.
+        let role = Role::new(file.as_deref(), "tables").take(&CancellationToken::new()).await;
+        let _held = role.map_err(|source| Error::Folder { url: url.to_owned(), source })?;
         schema::migrate(&mut connection, migrations).await?;
         let reads = AnyPoolOptions::new()
             .max_connections(READ_CONNECTIONS_MAX)
@@ -67,7 +75,7 @@ impl Database {
             .connect_with(options)
             .await
             .map_err(fail)?;
-        Ok(Self { reads, writer: Writer::start(connection), unfit: Arc::new(watch::Sender::new(None)) })
+        Ok(Self { reads, writer: Writer::start(connection), file, unfit: Arc::new(watch::Sender::new(None)) })
     }
 
     /// Runs `job` in a transaction and answers when it is committed, which means: on disk.
@@ -123,14 +131,20 @@ impl Database {
         }
     }
 
+    /// What one process at a time does for this database, however many share it.
+    pub fn role(&self, name: &str) -> Role {
+        Role::new(self.file.as_deref(), name)
+    }
+
     /// Told after every commit: what changes are the commits since it was last looked at.
     pub(crate) fn commits(&self) -> watch::Receiver<u64> {
         self.writer.commits()
     }
 }
 
-/// `synchronous = FULL` makes a commit wait for the disk also in WAL mode, where the default would not.
-const WRITER_PRAGMAS: &str = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA busy_timeout = 5000; \
+/// `synchronous = FULL` makes a commit wait for the disk also in WAL mode, where the default would not. Writers of several
+/// processes take turns, and a turn may take a while on a busy machine.
+const WRITER_PRAGMAS: &str = "PRAGMA busy_timeout = 60000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
      PRAGMA foreign_keys = ON;";
 
 const READER_PRAGMAS: &str = "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;";

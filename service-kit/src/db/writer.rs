@@ -9,6 +9,10 @@ use tracing::{Instrument as _, Span, error};
 use super::{Connection, Error, JobFuture};
 use crate::telemetry::metrics;
 
+/// Takes the turn to write at once. A transaction that began by reading could find that another process has written
+/// meanwhile, and could not go on.
+const BEGIN: &str = "BEGIN IMMEDIATE";
+
 /// How many writes may wait for their turn. Further ones wait outside the queue, in their callers.
 pub const QUEUE_JOBS_MAX: usize = 1_024;
 
@@ -101,7 +105,7 @@ async fn work(mut connection: AnyConnection, mut queue: mpsc::Receiver<Job>, com
 }
 
 async fn commit(connection: &mut AnyConnection, batch: &mut Vec<Job>, done: &mut Vec<Done>) -> Result<(), sqlx::Error> {
-    let mut transaction = connection.begin().await?;
+    let mut transaction = connection.begin_with(BEGIN).await?;
     for job in batch.drain(..) {
         let mut savepoint = transaction.begin().await?;
         let result = job(&mut savepoint).await;

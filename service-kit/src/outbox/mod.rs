@@ -37,6 +37,9 @@ pub enum Error {
     /// The database failed.
     #[error(transparent)]
     Database(#[from] db::Error),
+    /// Whose turn it is to publish cannot be told.
+    #[error("the lock of the relay beside the database cannot be used")]
+    Role(#[source] std::io::Error),
     /// No client can be made for the broker.
     #[error(transparent)]
     Broker(#[from] broker::Error),

@@ -196,3 +196,62 @@ async fn an_event_that_is_too_large_is_refused() {
     assert!(matches!(refused, Err(db::Error::TooLarge { .. })), "{refused:?}");
     assert_eq!(waiting(&database).await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_on_one_database_publish_each_event_once_and_the_second_takes_over() {
+    let (folder, database) = crate::database().await;
+    let second = Database::open(&crate::url(&folder), &crate::database::MIGRATIONS).await.unwrap();
+    let fake = Fake::start();
+    let (first_token, first) = relay(&database, &fake).await;
+    enqueue(&database, vec![event("a", "0")]).await.unwrap();
+    drained(&database).await;
+    let (second_token, standby) = relay(&second, &fake).await;
+    for number in 1..50 {
+        let writer = if number % 2 == 0 { &database } else { &second };
+        enqueue(writer, vec![event("a", &number.to_string())]).await.unwrap();
+    }
+    drained(&database).await;
+    assert_eq!(fake.published("order-events").len(), 50, "no event is published twice");
+    first_token.cancel();
+    first.await.unwrap();
+    enqueue(&second, vec![event("a", "50")]).await.unwrap();
+    drained(&second).await;
+    second_token.cancel();
+    standby.await.unwrap();
+    let published = fake.published("order-events");
+    assert_eq!(published.len(), 51);
+    assert_eq!(by_key(&published), expected_of("a", 51));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_processes_may_open_and_write_one_new_database_at_the_same_time() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let url = crate::url(&folder);
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..4 {
+        let url = url.clone();
+        writers.spawn(async move {
+            let database = Database::open(&url, &crate::database::MIGRATIONS).await.unwrap();
+            for number in 0..25 {
+                let event = event("a", &format!("{writer} {number}"));
+                // A transaction that reads first is the one that could find the table changed when it comes to write.
+                let job = database.write(move |connection| {
+                    Box::pin(async move {
+                        sqlx::query("SELECT MAX(id) FROM outbox").fetch_one(&mut *connection).await?;
+                        outbox::enqueue(connection, "test-service", event).await
+                    })
+                });
+                job.await.unwrap();
+            }
+        });
+    }
+    while let Some(done) = writers.join_next().await {
+        done.unwrap();
+    }
+    let database = Database::open(&url, &crate::database::MIGRATIONS).await.unwrap();
+    assert_eq!(waiting(&database).await, 100);
+}
+
+fn expected_of(key: &str, events: usize) -> HashMap<String, Vec<String>> {
+    HashMap::from([(key.to_owned(), (0..events).map(|number| number.to_string()).collect())])
+}
