@@ -20,6 +20,7 @@ mod error;
 mod filter;
 mod ids;
 mod limits;
+mod meter;
 mod names;
 mod output;
 mod queue;
@@ -46,10 +47,13 @@ pub use names::{
     SubscriptionName, TopicName,
 };
 pub use output::{
-    AckOutcome, AckRef, Attach, CloseReason, ConsumerKind, Cut, Delivery, Detach, Effect, Keeper, ModifyOutcome,
-    Output, Published,
+    AckOutcome, AckRef, Attach, CloseReason, ConsumerKind, Cut, DeadLetter, Delivery, Detach, Effect, Keeper,
+    ModifyOutcome, Output, Published, RedriveOutcome,
 };
 pub use record::{FailReason, Filtered, Record, SeekTo, SeqRange};
 pub use recovery::Recovery;
 pub use snapshot::{Bookmark, Failure, Snapshot, SubscriptionSnapshot, TopicSnapshot};
-pub use view::{Retained, RunTotals, SnapshotView, SubscriptionStats, SubscriptionView, TopicView, Totals};
+pub use view::{
+    MessageState, Peeked, Rates, Retained, RunTotals, SnapshotView, SubscriptionStats, SubscriptionView, TopicStats,
+    TopicView, Totals,
+};

@@ -48,6 +48,9 @@ pub const ACTIVE_RECORD_MS: u64 = 60 * 60 * 1_000;
 /// them, so that an ack which is sent twice is told from one of an older lease.
 pub const ACKS_REMEMBERED_MAX: usize = 10_000;
 
+/// What a rate is the average over, in milliseconds.
+pub const RATE_WINDOW_MS: u64 = 10_000;
+
 /// The limits that a broker runs with; the default is the constants of this crate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {

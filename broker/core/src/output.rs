@@ -1,7 +1,8 @@
 //! What a call gives back: records for the journal, effects for after they are durable, outcomes for the caller.
 
 use crate::config::AckDeadline;
-use crate::ids::{ConsumerId, LeaseId, Seq, SubscriptionId, TopicId};
+use crate::ids::{ConsumerId, LeaseId, Meta, Seq, SubscriptionId, TopicId};
+use crate::names::SubscriptionName;
 use crate::record::{FailReason, Record};
 
 /// Filled by every `handle_*` call, which only appends. The caller drains and reuses it.
@@ -142,6 +143,36 @@ pub struct Published {
     pub first: Seq,
     /// How many.
     pub count: u32,
+}
+
+/// A dead letter that is to go back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The subscription that has it.
+    pub subscription: SubscriptionName,
+    /// Its number in the topic of that subscription.
+    pub seq: Seq,
+    /// Its size there.
+    pub bytes: u32,
+    /// The subscription that it came from.
+    pub target: SubscriptionName,
+    /// As it will be there.
+    pub meta: Meta,
+}
+
+/// What became of a dead letter that was to go back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedriveOutcome {
+    /// It got this number in the topic that its subscription reads.
+    Redriven(TopicId, Seq),
+    /// A consumer holds it, or it is on its way to the next dead-letter topic; it stays.
+    Outstanding,
+    /// It is not in the backlog.
+    NotUnacked,
+    /// There is no subscription of the name that it came from; it stays.
+    TargetNotFound,
+    /// That subscription is detached; it stays.
+    TargetDetached,
 }
 
 /// One delivery, as an ack id names it.

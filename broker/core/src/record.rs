@@ -126,6 +126,8 @@ pub enum Record {
         count: u32,
         /// When.
         time: Time,
+        /// Their size, all together.
+        bytes: u64,
         /// What does not match the filters of subscriptions: settled there from the start.
         filtered: Vec<Filtered>,
     },
@@ -135,6 +137,8 @@ pub enum Record {
         subscription: SubscriptionId,
         /// Which, ascending, without overlap.
         ranges: Vec<SeqRange>,
+        /// Their size, all together; none if it is not known of each.
+        bytes: Option<u64>,
     },
     /// A delivery attempt failed.
     Failed {
@@ -162,8 +166,32 @@ pub enum Record {
         as_seq: Seq,
         /// When.
         time: Time,
+        /// Its size there.
+        bytes: u64,
+        /// Its size where it came from, if that is known.
+        source_bytes: Option<u64>,
         /// The subscriptions of the dead-letter topic whose filters it does not match.
         filtered: Vec<Filtered>,
+    },
+    /// A dead letter went back: published to one subscription alone, and acked where it was, in one. The caller adds the
+    /// body when it encodes the record.
+    Redriven {
+        /// The subscription that had it as a dead letter.
+        subscription: SubscriptionId,
+        /// Its number in the topic of that subscription.
+        seq: Seq,
+        /// Its size there.
+        source_bytes: u64,
+        /// The subscription that it goes to. All others of its topic count it as settled.
+        target: SubscriptionId,
+        /// The topic of that subscription, which may be deleted by name.
+        to: TopicId,
+        /// Its number in that topic.
+        as_seq: Seq,
+        /// When.
+        time: Time,
+        /// Its size there.
+        bytes: u64,
     },
 }
 
@@ -174,6 +202,8 @@ pub struct Filtered {
     pub subscription: SubscriptionId,
     /// Which messages, ascending, without overlap, at least one.
     pub ranges: Vec<SeqRange>,
+    /// Their size, all together.
+    pub bytes: u64,
 }
 
 /// Where a subscription goes.

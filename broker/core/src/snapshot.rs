@@ -38,6 +38,10 @@ pub struct TopicSnapshot {
     pub last: Seq,
     /// With a retention of its own: it keeps every message after this one.
     pub kept_from: Option<Seq>,
+    /// The size of all messages that were ever published to it.
+    pub bytes: u64,
+    /// What was redriven to one subscription, and is none of the others' business.
+    pub aimed: Vec<(SubscriptionId, AckedSet)>,
 }
 
 /// One subscription in a [`Snapshot`].
@@ -55,6 +59,10 @@ pub struct SubscriptionSnapshot {
     pub failures: Vec<(Seq, Failure)>,
     /// What happened to it.
     pub totals: Totals,
+    /// Of the bytes of its topic, those that it has settled or never had to.
+    pub settled_bytes: u64,
+    /// Whether that is counted; if not, it is reckoned.
+    pub bytes_exact: bool,
     /// What no seek brings back, a part of `acked`; none when that is all of it.
     pub gone: Option<AckedSet>,
     /// With a filter: what does not match it, and what was never held against it. A part of `acked`.

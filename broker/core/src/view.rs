@@ -4,6 +4,7 @@ use crate::config::{Labels, Retention, SubscriptionConfig, TopicConfig};
 use crate::ids::{Seq, SubscriptionId, Time, TopicId};
 use crate::names::{SnapshotName, TopicName};
 use crate::output::Keeper;
+use crate::snapshot::Failure;
 
 /// A topic as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,10 +65,14 @@ pub struct Retained {
 }
 
 /// The figures of one subscription.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SubscriptionStats {
     /// Unacked messages, in whatever state.
     pub backlog_messages: u64,
+    /// Their bytes.
+    pub backlog_bytes: u64,
+    /// Whether those are counted; if not, they are reckoned from the average size.
+    pub backlog_bytes_exact: bool,
     /// Messages out on a lease.
     pub outstanding_messages: usize,
     /// Their bytes.
@@ -92,6 +97,60 @@ pub struct SubscriptionStats {
     pub totals: Totals,
     /// What happened since the broker started.
     pub run: RunTotals,
+    /// What happens now.
+    pub rates: Rates,
+}
+
+/// How much happens to a subscription in a second: over the last [`crate::RATE_WINDOW_MS`].
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rates {
+    /// Messages published that it sees.
+    pub published: f64,
+    /// Deliveries.
+    pub delivered: f64,
+    /// Messages acked.
+    pub acked: f64,
+}
+
+/// The figures of one topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TopicStats {
+    /// Subscriptions that are not detached.
+    pub subscriptions: usize,
+    /// Messages since its creation.
+    pub published_messages: u64,
+    /// Their bytes.
+    pub published_bytes: u64,
+    /// From the oldest message that anybody needs to the newest.
+    pub retained_messages: u64,
+    /// The bytes of these, reckoned from the average size.
+    pub retained_bytes: u64,
+    /// Messages in a second, over the last [`crate::RATE_WINDOW_MS`].
+    pub published_rate: f64,
+}
+
+/// An unacked message, seen from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peeked {
+    /// Which.
+    pub seq: Seq,
+    /// Where it is.
+    pub state: MessageState,
+    /// Its failed attempts, if it has any.
+    pub failure: Option<Failure>,
+}
+
+/// Where an unacked message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageState {
+    /// For a consumer, or behind an earlier message of its key.
+    Waiting,
+    /// On a lease that ends then.
+    Outstanding(Time),
+    /// For the end of its backoff.
+    Delayed(Time),
+    /// On its way to the dead-letter topic.
+    Forwarding,
 }
 
 /// What happened to a subscription since its creation. Counted from records, so a restart forgets none of it.
@@ -111,6 +170,8 @@ pub struct Totals {
     pub filtered: u64,
     /// Messages that nobody had acked when they became too old.
     pub too_old: u64,
+    /// Messages that went back, as dead letters, to where they came from.
+    pub redriven: u64,
 }
 
 /// What happened to a subscription in this run and left no record.

@@ -228,6 +228,12 @@ impl<D: Disk> Journal<D> {
         self.shared.guard(outcome)
     }
 
+    /// How many segments there are.
+    #[must_use]
+    pub fn segment_count(&self) -> usize {
+        self.shared.map().sealed.len() + 1
+    }
+
     /// What the journal occupies, in bytes.
     #[must_use]
     pub fn bytes_on_disk(&self) -> u64 {

@@ -135,7 +135,7 @@ fn routes(engine: &Embedded, stop: &CancellationToken) -> Routes {
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .accept_compressed(CompressionEncoding::Gzip)
         .send_compressed(CompressionEncoding::Gzip);
-    let inspector = BrokerServiceServer::new(Inspector::new(engine.clone()));
+    let inspector = BrokerServiceServer::new(Inspector::new(engine.clone(), stop.clone()));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)

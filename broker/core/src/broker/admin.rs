@@ -34,6 +34,7 @@ impl Broker {
     pub fn handle_delete_topic(&mut self, name: &TopicName, out: &mut Output) -> Result<(), Error> {
         let id = self.topic_id(name)?;
         self.record(Record::TopicDeleted { id }, out);
+        self.published.remove(&id);
         Ok(())
     }
 

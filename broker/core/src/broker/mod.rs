@@ -6,6 +6,7 @@ mod consume;
 mod expiry;
 mod publish;
 mod query;
+mod redrive;
 mod seek;
 mod settle;
 
@@ -15,6 +16,7 @@ use crate::durable::Durable;
 use crate::error::Error;
 use crate::ids::{ConsumerId, Seq, SubscriptionId, Time, TopicId};
 use crate::limits::Limits;
+use crate::meter::Meter;
 use crate::names::{SubscriptionName, TopicName};
 use crate::output::Output;
 use crate::queue::{Env, Queue};
@@ -35,6 +37,8 @@ pub struct Broker {
     timers: Timers,
     /// When to look whether a subscription has expired. One that was used since is looked at again later.
     expiries: BTreeSet<(Time, SubscriptionId)>,
+    /// How much is published to the topics that are not deleted.
+    published: BTreeMap<TopicId, Meter>,
     /// When this run began.
     started: Time,
     /// The number of the last lease of this epoch.
@@ -54,6 +58,7 @@ impl Broker {
             consumers: BTreeMap::new(),
             timers: Timers::default(),
             expiries: BTreeSet::new(),
+            published: BTreeMap::new(),
             started: now,
             lease_last: 0,
             scratch: Vec::new(),

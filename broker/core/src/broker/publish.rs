@@ -28,8 +28,9 @@ impl Broker {
             }
         };
         let first = self.durable.topics[&id].last.next();
-        let filtered = self.filtered(id, first, messages.len(), attribute);
-        self.record(Record::Published { topic: id, first, count, time: now, filtered }, out);
+        let filtered = self.filtered(id, first, messages, attribute);
+        let bytes = size(messages);
+        self.record(Record::Published { topic: id, first, count, time: now, bytes, filtered }, out);
         self.fan_out(id, first, messages, now, out);
         Ok(Published { topic: id, first, count })
     }
@@ -58,10 +59,11 @@ impl Broker {
             self.dispatch(subscription, now, out);
             return None;
         };
-        queue.settle(seq, env.timers);
+        let source_bytes = queue.settle(seq, env.timers).map(u64::from);
         let as_seq = env.durable.topics[&to].last.next();
-        let filtered = self.filtered(to, as_seq, 1, |_, key| attribute(key));
-        self.record(Record::Forwarded { subscription, seq, to, as_seq, time: now, filtered }, out);
+        let filtered = self.filtered(to, as_seq, &[meta], |_, key| attribute(key));
+        let (time, bytes) = (now, u64::from(meta.bytes));
+        self.record(Record::Forwarded { subscription, seq, to, as_seq, time, bytes, source_bytes, filtered }, out);
         self.fan_out(to, as_seq, &[meta], now, out);
         self.dispatch(subscription, now, out);
         Some((to, as_seq))
@@ -72,7 +74,7 @@ impl Broker {
         &self,
         topic: TopicId,
         first: Seq,
-        count: usize,
+        messages: &[Meta],
         attribute: impl Fn(usize, &str) -> Option<&'a str>,
     ) -> Vec<Filtered> {
         let mut filtered = Vec::new();
@@ -80,23 +82,33 @@ impl Broker {
             let state = &self.durable.subscriptions[id];
             let Some(filter) = state.config.filter.as_ref().filter(|_| !state.detached) else { continue };
             let unseen = |index: &usize| !filter.matches(|key| attribute(*index, key));
-            let seqs: Vec<Seq> = (0..count).filter(unseen).map(|index| Seq(first.0 + index as u64)).collect();
-            if !seqs.is_empty() {
-                filtered.push(Filtered { subscription: *id, ranges: SeqRange::all(&seqs) });
+            let unseen: Vec<usize> = (0..messages.len()).filter(unseen).collect();
+            if !unseen.is_empty() {
+                let bytes = unseen.iter().map(|index| u64::from(messages[*index].bytes)).sum();
+                let seqs: Vec<Seq> = unseen.iter().map(|index| Seq(first.0 + *index as u64)).collect();
+                filtered.push(Filtered { subscription: *id, ranges: SeqRange::all(&seqs), bytes });
             }
         }
         filtered
     }
 
     /// Shows new messages of a topic to all its subscriptions.
-    fn fan_out(&mut self, topic: TopicId, first: Seq, metas: &[Meta], now: Time, out: &mut Output) {
+    pub(super) fn fan_out(&mut self, topic: TopicId, first: Seq, metas: &[Meta], now: Time, out: &mut Output) {
+        if !self.durable.topics[&topic].deleted {
+            self.published.entry(topic).or_default().add(now, metas.len() as u64);
+        }
         let count = self.durable.topics[&topic].subscriptions.len();
         for index in 0..count {
             let id = self.durable.topics[&topic].subscriptions[index];
             if let Some((queue, mut env)) = self.queue(id, now, out) {
-                queue.offer(first, metas, env.limits);
+                queue.offer(first, metas, &env);
                 queue.dispatch(&mut env);
             }
         }
     }
+}
+
+/// The size of messages, all together.
+fn size(messages: &[Meta]) -> u64 {
+    messages.iter().map(|meta| u64::from(meta.bytes)).sum()
 }

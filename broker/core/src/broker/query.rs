@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::Broker;
-use crate::durable::{Subscription, Topic};
+use crate::durable::{Subscription, Topic, average_bytes};
 use crate::error::Error;
-use crate::ids::{Seq, SubscriptionId, TopicId};
+use crate::ids::{Seq, SubscriptionId, Time, TopicId};
 use crate::names::{ProjectName, SnapshotName, SubscriptionName, TopicName};
 use crate::output::Keeper;
 use crate::snapshot::Bookmark;
-use crate::view::{Retained, SnapshotView, SubscriptionStats, SubscriptionView, TopicView};
+use crate::view::{Peeked, Retained, SnapshotView, SubscriptionStats, SubscriptionView, TopicStats, TopicView};
 
 impl Broker {
     /// A topic by its name.
@@ -142,18 +142,66 @@ impl Broker {
     }
 
     /// The figures of a subscription.
-    pub fn stats(&self, id: SubscriptionId) -> Option<SubscriptionStats> {
+    pub fn stats(&self, id: SubscriptionId, now: Time) -> Option<SubscriptionStats> {
         let state = self.durable.subscriptions.get(&id)?;
         let last = if state.detached { state.acked.floor() } else { self.durable.topics[&state.topic].last };
         let mut stats = SubscriptionStats {
-            backlog_messages: last.0 - state.acked.floor().0 - state.acked.above_count(),
+            backlog_messages: self.durable.backlog(state),
+            backlog_bytes: self.durable.backlog_bytes(state),
+            backlog_bytes_exact: state.bytes_exact || state.detached,
             floor: state.acked.floor(),
             oldest_unacked: Some(state.acked.next_unsettled(Seq::ZERO)).filter(|seq| *seq <= last),
             totals: state.totals,
             ..SubscriptionStats::default()
         };
-        self.queues[&id].fill_stats(&mut stats);
+        self.queues[&id].fill_stats(&mut stats, now);
         Some(stats)
+    }
+
+    /// The figures of a topic.
+    pub fn topic_stats(&self, id: TopicId, now: Time) -> Option<TopicStats> {
+        let topic = self.durable.topics.get(&id)?;
+        let attached = topic.subscriptions.iter().filter(|id| !self.durable.subscriptions[id].detached);
+        let retained = topic.last.0 - self.durable.floor(id)?.0;
+        Some(TopicStats {
+            subscriptions: attached.count(),
+            published_messages: topic.last.0,
+            published_bytes: topic.bytes,
+            retained_messages: retained,
+            retained_bytes: average_bytes(topic, retained),
+            published_rate: self.published.get(&id).map_or(0.0, |meter| meter.per_second(now)),
+        })
+    }
+
+    /// The unacked messages of a subscription from the first one after `after`, at most `limit`.
+    pub fn peek(&self, name: &SubscriptionName, after: Seq, limit: usize, now: Time) -> Result<Vec<Peeked>, Error> {
+        let id = self.attached_id(name)?;
+        let state = &self.durable.subscriptions[&id];
+        let last = self.durable.topics[&state.topic].last;
+        let mut peeked = Vec::new();
+        let mut next = state.acked.next_unsettled(after.next());
+        while next <= last && peeked.len() < limit {
+            peeked.push(self.peeked(id, next, now));
+            next = state.acked.next_unsettled(next.next());
+        }
+        Ok(peeked)
+    }
+
+    /// One unacked message of a subscription; none if it is not unacked.
+    pub fn peek_at(&self, name: &SubscriptionName, seq: Seq, now: Time) -> Result<Option<Peeked>, Error> {
+        let id = self.attached_id(name)?;
+        Ok(self.is_unacked(id, seq).then(|| self.peeked(id, seq, now)))
+    }
+
+    pub(super) fn is_unacked(&self, id: SubscriptionId, seq: Seq) -> bool {
+        let state = &self.durable.subscriptions[&id];
+        let last = self.durable.topics[&state.topic].last;
+        !state.detached && Seq::ZERO < seq && seq <= last && !state.acked.contains(seq)
+    }
+
+    pub(super) fn peeked(&self, id: SubscriptionId, seq: Seq, now: Time) -> Peeked {
+        let failure = self.durable.subscriptions[&id].failures.get(&seq);
+        Peeked { seq, state: self.queues[&id].state(seq, failure, now), failure: failure.copied() }
     }
 
     /// Whether this message is still needed: unacked, kept for a seek, or kept by a snapshot.

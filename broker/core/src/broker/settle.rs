@@ -27,20 +27,22 @@ impl Broker {
         let exactly_once = self.durable.subscriptions[&id].config.exactly_once;
         let remembered_max = if exactly_once { self.limits.acks_remembered_max } else { 0 };
         let mut settled = std::mem::take(&mut self.scratch);
+        let mut bytes = Some(0);
         let mut outcomes = Vec::with_capacity(acks.len());
         for ack in acks {
             let outcome = self.judge(id, ack, &settled);
             if outcome == AckOutcome::Acked {
                 settled.push(ack.seq);
                 if let Some(queue) = self.queues.get_mut(&id) {
-                    queue.ack(ack.seq, ack.lease.number, remembered_max, &mut self.timers);
+                    let acked = queue.ack(ack.seq, ack.lease.number, remembered_max, now, &mut self.timers);
+                    bytes = bytes.zip(acked).map(|(bytes, acked)| bytes + u64::from(acked));
                 }
             }
             outcomes.push(outcome);
         }
         if !settled.is_empty() {
             settled.sort_unstable();
-            self.record(Record::Acked { subscription: id, ranges: SeqRange::all(&settled) }, out);
+            self.record(Record::Acked { subscription: id, ranges: SeqRange::all(&settled), bytes }, out);
             self.dispatch(id, now, out);
         }
         self.touch(id, now, out);

@@ -12,6 +12,7 @@ impl Durable {
         id: TopicId,
         first: Seq,
         count: u32,
+        bytes: u64,
         filtered: &[Filtered],
     ) -> Result<(), ReplayError> {
         let topic = self.topic_mut(id)?;
@@ -23,7 +24,8 @@ impl Durable {
         }
         let last = Seq(topic.last.0 + u64::from(count));
         topic.last = last;
-        for Filtered { subscription, ranges } in filtered {
+        topic.bytes += bytes;
+        for Filtered { subscription, ranges, bytes } in filtered {
             let (state, _) = self.attached(*subscription)?;
             let Some(known) = state.filtered.as_mut().filter(|_| state.topic == id) else {
                 return Err(ReplayError::Misfit(state.config.name.to_string()));
@@ -37,6 +39,7 @@ impl Durable {
                 state.gone.as_mut().map(|gone| gone.cover(*range));
                 state.totals.filtered += range.count();
             }
+            state.settled_bytes += bytes;
         }
         if !filtered.is_empty() {
             self.forget_filtered(id, filtered);

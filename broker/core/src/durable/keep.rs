@@ -3,6 +3,7 @@
 //! **Invariant:** a message that nobody keeps is never wanted again, since the caller may have deleted it. So whatever
 //! makes acked messages unacked again must find them outside of what is `gone`, or in a bookmark.
 
+use super::redrive::pass_over;
 use super::{Durable, Subscription};
 use crate::acked::AckedSet;
 use crate::error::ReplayError;
@@ -70,6 +71,7 @@ impl Durable {
                 if let Some(filtered) = &state.filtered {
                     state.acked.absorb(filtered, topic.last);
                 }
+                pass_over(&mut state.acked, id, &topic.aimed, topic.last);
                 if let Some(gone) = &mut state.gone {
                     gone.restrict(&state.acked);
                 }
@@ -78,7 +80,7 @@ impl Durable {
         state.let_go(topic.kept_from);
         state.failures.clear();
         state.leases_over = leases;
-        Ok(())
+        self.reckon_bytes(id)
     }
 
     pub(super) fn cut_subscription(&mut self, id: SubscriptionId, before: Seq) -> Result<(), ReplayError> {
@@ -87,12 +89,13 @@ impl Durable {
             return Err(ReplayError::NotUnacked { subscription: id, seq: before });
         }
         let to = Seq(before.0 - 1);
-        state.totals.too_old += state.acked.raise(to);
+        let given_up = state.acked.raise(to);
+        state.totals.too_old += given_up;
         state.failures = state.failures.split_off(&before);
         if let Some(gone) = &mut state.gone {
             gone.raise(topic.kept_from.map_or(to, |kept_from| kept_from.min(to)));
         }
-        Ok(())
+        if given_up > 0 { self.settle_bytes(id, given_up, None) } else { Ok(()) }
     }
 
     pub(super) fn cut_topic(&mut self, id: TopicId, before: Seq) -> Result<(), ReplayError> {

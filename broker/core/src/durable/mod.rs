@@ -2,6 +2,10 @@
 
 mod delivery;
 mod keep;
+mod redrive;
+mod size;
+
+pub(crate) use size::average_bytes;
 mod topology;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +15,7 @@ use crate::config::{SubscriptionConfig, TopicConfig};
 use crate::error::ReplayError;
 use crate::ids::{LeaseId, Seq, SubscriptionId, Time, TopicId};
 use crate::names::{SnapshotName, SubscriptionName, TopicName};
-use crate::record::Record;
+use crate::record::{Record, SeqRange};
 use crate::snapshot::{Bookmark, Failure, Snapshot, SubscriptionSnapshot, TopicSnapshot};
 use crate::view::Totals;
 
@@ -37,6 +41,11 @@ pub(crate) struct Topic {
     pub(crate) config: TopicConfig,
     pub(crate) deleted: bool,
     pub(crate) last: Seq,
+    /// The size of all messages that were ever published.
+    pub(crate) bytes: u64,
+    /// What was redriven to one subscription, and is none of the others' business. What nobody needs any more is in
+    /// there as well.
+    pub(crate) aimed: BTreeMap<SubscriptionId, AckedSet>,
     /// With a retention: every message after this one is kept.
     pub(crate) kept_from: Option<Seq>,
     pub(crate) bookmarks: BTreeMap<SnapshotName, Bookmark>,
@@ -58,6 +67,10 @@ pub(crate) struct Subscription {
     /// Of unacked messages only.
     pub(crate) failures: BTreeMap<Seq, Failure>,
     pub(crate) totals: Totals,
+    /// Of the bytes of its topic, those that it has settled or never had to.
+    pub(crate) settled_bytes: u64,
+    /// Whether they are counted; if not, they are reckoned.
+    pub(crate) bytes_exact: bool,
     pub(crate) detached: bool,
     pub(crate) active: Time,
     pub(crate) leases_over: LeaseId,
@@ -87,25 +100,31 @@ impl Durable {
                 self.subscription_mut(*id)?.active = *time;
                 Ok(())
             }
-            Record::Published { topic, first, count, time: _, filtered } => {
-                self.publish(*topic, *first, *count, filtered)
+            Record::Published { topic, first, count, time: _, bytes, filtered } => {
+                self.publish(*topic, *first, *count, *bytes, filtered)
             }
-            Record::Acked { subscription, ranges } => {
+            Record::Acked { subscription, ranges, bytes } => {
                 for range in ranges {
                     let state = self.settle(*subscription, *range)?;
                     state.totals.acked += range.count();
                 }
-                Ok(())
+                self.settle_bytes(*subscription, ranges.iter().map(SeqRange::count).sum(), *bytes)
             }
             Record::Failed { subscription, seq, attempts, not_before, reason } => {
                 let failure = Failure { attempts: *attempts, not_before: *not_before, reason: *reason };
                 self.fail(*subscription, *seq, failure)
             }
-            Record::Forwarded { subscription, seq, to, as_seq, time: _, filtered } => {
-                self.publish(*to, *as_seq, 1, filtered)?;
+            Record::Forwarded { subscription, seq, to, as_seq, time: _, bytes, source_bytes, filtered } => {
+                self.publish(*to, *as_seq, 1, *bytes, filtered)?;
                 let state = self.settle(*subscription, (*seq).into())?;
                 state.totals.dead_lettered += 1;
-                Ok(())
+                self.settle_bytes(*subscription, 1, *source_bytes)
+            }
+            Record::Redriven { subscription, seq, source_bytes, target, to, as_seq, time: _, bytes } => {
+                let state = self.settle(*subscription, (*seq).into())?;
+                state.totals.redriven += 1;
+                self.settle_bytes(*subscription, 1, Some(*source_bytes))?;
+                self.publish_to(*target, *to, *as_seq, *bytes)
             }
             Record::Sought { id, to, leases } => self.seek(*id, to, *leases),
             Record::SubscriptionCut { id, before } => self.cut_subscription(*id, *before),
@@ -125,6 +144,8 @@ impl Durable {
             deleted: topic.deleted,
             last: topic.last,
             kept_from: topic.kept_from,
+            bytes: topic.bytes,
+            aimed: topic.aimed.iter().map(|(target, aimed)| (*target, aimed.clone())).collect(),
         };
         let subscription = |(id, state): (&SubscriptionId, &Subscription)| SubscriptionSnapshot {
             id: *id,
@@ -135,6 +156,8 @@ impl Durable {
             filtered: state.filtered.clone(),
             failures: state.failures.iter().map(|(seq, failure)| (*seq, *failure)).collect(),
             totals: state.totals,
+            settled_bytes: state.settled_bytes,
+            bytes_exact: state.bytes_exact,
             detached: state.detached,
             active: state.active,
             leases_over: state.leases_over,
@@ -157,6 +180,8 @@ impl Durable {
             let state = durable.topic_mut(topic.id)?;
             state.last = topic.last;
             state.kept_from = topic.kept_from;
+            state.bytes = topic.bytes;
+            state.aimed = topic.aimed.into_iter().collect();
             if topic.deleted {
                 state.deleted = true;
                 durable.topic_names.remove(&topic.config.name);
@@ -171,8 +196,13 @@ impl Durable {
             state.filtered = filtered;
             state.failures = failures.into_iter().collect();
             state.totals = totals;
+            state.settled_bytes = subscription.settled_bytes;
+            state.bytes_exact = subscription.bytes_exact;
             state.detached = subscription.detached;
             state.leases_over = subscription.leases_over;
+            if !state.bytes_exact && !state.detached {
+                durable.begin_anew(id)?;
+            }
         }
         for bookmark in snapshot.bookmarks {
             durable.insert_bookmark(bookmark)?;

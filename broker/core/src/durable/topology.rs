@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::redrive::pass_over;
 use super::{Durable, Subscription, Topic};
 use crate::acked::AckedSet;
 use crate::config::{Labels, SubscriptionConfig, TopicConfig};
@@ -22,6 +23,8 @@ impl Durable {
             config: config.clone(),
             deleted: false,
             last: Seq::ZERO,
+            bytes: 0,
+            aimed: BTreeMap::new(),
             kept_from: config.retention.map(|_| Seq::ZERO),
             bookmarks: BTreeMap::new(),
             subscriptions: Vec::new(),
@@ -76,12 +79,16 @@ impl Durable {
         if start > topic_state.last {
             return Err(ReplayError::Gap { topic, last: topic_state.last, found: start });
         }
-        let gone = match topic_state.kept_from {
+        let mut gone = match topic_state.kept_from {
             // It can go back to before its creation, unless its filter would not have been looked at.
             Some(kept_from) if config.filter.is_none() => Some(AckedSet::new(kept_from.min(start))),
             kept_from => (kept_from.is_some() || config.retain_acked).then(|| AckedSet::new(start)),
         };
+        if let Some(gone) = &mut gone {
+            pass_over(gone, id, &topic_state.aimed, start);
+        }
         topic_state.subscriptions.push(id);
+        let settled_bytes = topic_state.bytes;
         self.subscription_id_last = id.0;
         self.subscription_names.insert(config.name.clone(), id);
         let state = Subscription {
@@ -92,6 +99,8 @@ impl Durable {
             filtered: config.filter.as_ref().map(|_| AckedSet::new(start)),
             failures: BTreeMap::new(),
             totals: Totals::default(),
+            settled_bytes,
+            bytes_exact: true,
             detached: false,
             active: time,
             leases_over: LeaseId::default(),

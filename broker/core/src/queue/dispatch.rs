@@ -167,6 +167,7 @@ impl Queue {
         let attempt = env.facts.failures.get(&seq).map_or(0, |failure| failure.attempts).saturating_add(1);
         let delivery = Delivery { seq, lease, attempt, bytes: meta.bytes };
         self.run.delivered += 1;
+        self.meters.delivered.add(env.now, 1);
         let consumer = self.consumers.get_mut(&id).expect("only an attached consumer is delivered to");
         let started = consumer.delivery.filter(|(dispatch, _)| *dispatch == self.dispatches);
         let effect = started.and_then(|(_, index)| env.out.effects.get_mut(index));

@@ -15,10 +15,12 @@ use crate::config::{AckDeadline, BACKOFF_MS_MAX};
 use crate::durable::{Durable, Subscription};
 use crate::ids::{ConsumerId, KeyHash, LeaseId, Meta, Seq, SubscriptionId, Time};
 use crate::limits::Limits;
+use crate::meter::Meter;
 use crate::output::{Attach, Effect, Output};
 use crate::record::FailReason;
+use crate::snapshot::Failure;
 use crate::timers::Timers;
-use crate::view::{RunTotals, SubscriptionStats};
+use crate::view::{MessageState, Rates, RunTotals, SubscriptionStats};
 
 use consumer::Consumer;
 use keys::Key;
@@ -50,6 +52,15 @@ pub(crate) struct Queue {
     acked_last: VecDeque<Seq>,
     dispatches: u64,
     run: RunTotals,
+    meters: Meters,
+}
+
+/// How much happens now.
+#[derive(Clone, Copy, Debug, Default)]
+struct Meters {
+    published: Meter,
+    delivered: Meter,
+    acked: Meter,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +146,7 @@ impl Queue {
             acked_last: VecDeque::new(),
             dispatches: 0,
             run: RunTotals::default(),
+            meters: Meters::default(),
         }
     }
 
@@ -142,7 +154,13 @@ impl Queue {
         self.consumers.keys().copied()
     }
 
-    pub(crate) fn fill_stats(&self, stats: &mut SubscriptionStats) {
+    pub(crate) fn fill_stats(&self, stats: &mut SubscriptionStats, now: Time) {
+        let Meters { published, delivered, acked } = &self.meters;
+        stats.rates = Rates {
+            published: published.per_second(now),
+            delivered: delivered.per_second(now),
+            acked: acked.per_second(now),
+        };
         stats.outstanding_messages = self.counts.out;
         stats.outstanding_bytes = self.counts.out_bytes;
         stats.delayed_messages = self.counts.delayed;
@@ -155,7 +173,13 @@ impl Queue {
     }
 
     /// Takes note of published messages, as far as there is room; what there is none for will be loaded.
-    pub(crate) fn offer(&mut self, first: Seq, metas: &[Meta], limits: &Limits) {
+    pub(crate) fn offer(&mut self, first: Seq, metas: &[Meta], env: &Env<'_>) {
+        // What a filter keeps out is settled from the start, and so is what is meant for another one, which comes singly.
+        let all_seen = env.facts.filtered.is_none() && metas.len() > 1;
+        let is_seen = |seq: &u64| all_seen || !env.facts.acked.contains(Seq(*seq));
+        let seen = (first.0..).take(metas.len()).filter(is_seen).count();
+        self.meters.published.add(env.now, seen as u64);
+        let limits = env.limits;
         let idle = self.consumers.is_empty();
         let len_max = if idle { limits.window_idle_messages_max } else { limits.window_messages_max };
         let ordering = self.ordering;
@@ -250,6 +274,20 @@ impl Queue {
         }
     }
 
+    /// Where an unacked message is.
+    pub(crate) fn state(&self, seq: Seq, failure: Option<&Failure>, now: Time) -> MessageState {
+        match self.held.get(&seq).map(|message| message.state) {
+            Some(State::Out { deadline, .. }) => MessageState::Outstanding(deadline),
+            Some(State::Delayed { until }) => MessageState::Delayed(until),
+            Some(State::Forwarding) => MessageState::Forwarding,
+            Some(State::Waiting) => MessageState::Waiting,
+            None => match failure {
+                Some(failure) if failure.not_before > now => MessageState::Delayed(failure.not_before),
+                _ => MessageState::Waiting,
+            },
+        }
+    }
+
     pub(crate) fn is_forwarding(&self, seq: Seq) -> bool {
         self.held.get(&seq).is_some_and(|message| message.state == State::Forwarding)
     }
@@ -272,8 +310,17 @@ impl Queue {
         }
     }
 
-    /// Lets go of a message that a lease has acked, and remembers up to `remembered_max` such leases.
-    pub(crate) fn ack(&mut self, seq: Seq, lease: u64, remembered_max: usize, timers: &mut Timers) {
+    /// Lets go of a message that a lease has acked, and remembers up to `remembered_max` such leases. Gives its size if it
+    /// was held.
+    pub(crate) fn ack(
+        &mut self,
+        seq: Seq,
+        lease: u64,
+        remembered_max: usize,
+        now: Time,
+        timers: &mut Timers,
+    ) -> Option<u32> {
+        self.meters.acked.add(now, 1);
         if let Some(Message { state: State::Out { consumer, lease: current, .. }, .. }) = self.held.get(&seq)
             && *current == lease
             && let Some(consumer) = self.consumers.get_mut(consumer)
@@ -288,7 +335,7 @@ impl Queue {
             let oldest = self.acked_last.pop_front();
             oldest.and_then(|seq| self.acked_by.remove(&seq));
         }
-        self.settle(seq, timers);
+        self.settle(seq, timers)
     }
 
     /// Whether it is remembered that just this lease acked the message.
@@ -296,13 +343,14 @@ impl Queue {
         self.acked_by.get(&seq) == Some(&lease)
     }
 
-    /// Lets go of a message that is settled, in whatever state it is.
-    pub(crate) fn settle(&mut self, seq: Seq, timers: &mut Timers) {
-        let Some(message) = self.held.remove(&seq) else { return };
+    /// Lets go of a message that is settled, in whatever state it is. Gives its size if it was held.
+    pub(crate) fn settle(&mut self, seq: Seq, timers: &mut Timers) -> Option<u32> {
+        let message = self.held.remove(&seq)?;
         self.unmark(seq, message, timers);
         if let Some(key) = message.meta.key {
             self.key_settled(key, seq);
         }
+        Some(message.meta.bytes)
     }
 
     /// Lets go of all messages before one.
@@ -321,6 +369,7 @@ impl Queue {
         self.turn = self.consumers.keys().copied().collect();
         self.dispatches = before.dispatches;
         self.run = before.run;
+        self.meters = before.meters;
         before.close(env.timers);
     }
 

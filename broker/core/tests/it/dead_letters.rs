@@ -51,6 +51,8 @@ fn a_message_that_fails_too_often_goes_to_the_dead_letter_topic() {
         to: dead_letters.id,
         as_seq: Seq(1),
         time: Time(1_004_000),
+        bytes: 10,
+        source_bytes: Some(10),
         filtered: Vec::new(),
     };
     assert!(world.records.contains(&forwarded), "{:?}", world.records);

@@ -12,5 +12,7 @@ mod ordering;
 mod parsing;
 mod properties;
 mod recovery;
+mod redriving;
+mod sizes;
 mod suspects;
 mod updating;

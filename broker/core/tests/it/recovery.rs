@@ -101,8 +101,11 @@ fn a_journal_that_is_not_ours_is_refused() {
     let world = world();
     let topic = world.broker.topic(&topic_name("orders")).unwrap();
     let subscription = world.broker.subscription(&subscription_name("payment")).unwrap().id;
-    let acked =
-        |first, last| Record::Acked { subscription, ranges: vec![SeqRange { first: Seq(first), last: Seq(last) }] };
+    let acked = |first, last| Record::Acked {
+        subscription,
+        ranges: vec![SeqRange { first: Seq(first), last: Seq(last) }],
+        bytes: None,
+    };
     let failed = |seq, attempts| Record::Failed {
         subscription,
         seq: Seq(seq),
@@ -110,8 +113,14 @@ fn a_journal_that_is_not_ours_is_refused() {
         not_before: Time(0),
         reason: FailReason::Nacked,
     };
-    let published =
-        |topic, first| Record::Published { topic, first: Seq(first), count: 1, time: Time(0), filtered: Vec::new() };
+    let published = |topic, first| Record::Published {
+        topic,
+        first: Seq(first),
+        count: 1,
+        time: Time(0),
+        bytes: 1,
+        filtered: Vec::new(),
+    };
     let config = world.broker.subscription_by_id(subscription).unwrap().config;
     let refused = [
         (Record::Started { epoch: 3 }, ReplayError::Epoch { last: 1, found: 3 }),

@@ -4,6 +4,7 @@
 //! leases, ack ids. How an engine numbers and stores them is its own affair.
 
 pub(crate) mod embedded;
+mod inspect;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,6 +15,11 @@ use broker_core::{
     TopicName,
 };
 use bytes::Bytes;
+
+pub(crate) use inspect::{
+    JournalStats, Peek, Peeked, PeekedMessage, Redrive, Redriven, SKIPPED_SHOWN_MAX, SkipReason, Skipped, Stats,
+    SubscriptionStats, TopicStats,
+};
 
 /// How long a snapshot lives that keeps no message, in milliseconds: 7 days. The age of the oldest message that it keeps
 /// is taken from that.
@@ -142,6 +148,14 @@ pub(crate) trait Engine: Clone + Send + Sync + 'static {
 
     /// How everything stands.
     fn stats(&self) -> impl Future<Output = Result<Stats, Error>> + Send;
+    /// Shows a part of a backlog, the oldest messages first. Takes nothing from it.
+    fn peek(&self, subscription: SubscriptionName, peek: Peek) -> impl Future<Output = Result<Peeked, Error>> + Send;
+    /// Takes dead letters back to the subscriptions that they came from, and to no other.
+    fn redrive(
+        &self,
+        subscription: SubscriptionName,
+        redrive: Redrive,
+    ) -> impl Future<Output = Result<Redriven, Error>> + Send;
 }
 
 /// A stream of leases. Dropping it ends it like [`Ending::Graceful`].
@@ -279,24 +293,6 @@ pub(crate) struct Snapshot {
     pub(crate) topic: Option<TopicName>,
     pub(crate) labels: Labels,
     pub(crate) expires: Time,
-}
-
-/// How everything stands.
-#[derive(Clone, Debug)]
-pub(crate) struct Stats {
-    pub(crate) subscriptions: Vec<SubscriptionStats>,
-    pub(crate) journal_bytes: u64,
-}
-
-/// How one subscription stands.
-#[derive(Clone, Debug)]
-pub(crate) struct SubscriptionStats {
-    pub(crate) subscription: Subscription,
-    pub(crate) backlog_messages: u64,
-    pub(crate) outstanding_messages: u64,
-    pub(crate) delayed_messages: u64,
-    pub(crate) consumers: u32,
-    pub(crate) dead_lettered_messages: u64,
 }
 
 /// Why an engine refused.

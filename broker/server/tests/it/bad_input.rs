@@ -44,11 +44,21 @@ async fn seen(client: &Client) -> impl PartialEq + Debug + use<> {
     let subscriptions = pb::ListSubscriptionsRequest { project: "projects/p".to_owned(), ..Default::default() };
     let snapshots = pb::ListSnapshotsRequest { project: "projects/p".to_owned(), ..Default::default() };
     let stats = orderflow_proto::orderflow::broker::v1::GetStatsRequest::default();
+    let mut stats = client.inspector.get_stats(stats).await.unwrap().into_inner();
+    // What changes by itself as time goes by.
+    stats.broker = None;
+    for stats in &mut stats.subscriptions {
+        stats.oldest_unacked_age = None;
+        (stats.published_per_second, stats.delivered_per_second, stats.acked_per_second) = (0.0, 0.0, 0.0);
+    }
+    for stats in &mut stats.topics {
+        stats.published_per_second = 0.0;
+    }
     (
         client.publisher.list_topics(topics).await.unwrap().into_inner(),
         client.subscriber.list_subscriptions(subscriptions).await.unwrap().into_inner(),
         client.subscriber.list_snapshots(snapshots).await.unwrap().into_inner(),
-        client.inspector.get_stats(stats).await.unwrap().into_inner(),
+        stats,
     )
 }
 

@@ -9,6 +9,7 @@ mod bad_input;
 mod exactly_once;
 mod filters;
 mod harness;
+mod inspecting;
 mod official_client;
 mod process;
 mod publishing;

@@ -102,7 +102,7 @@ pub(crate) struct Judge<'a> {
 impl Judge<'_> {
     pub(crate) fn record(&mut self, record: &Record, cause: &Cause) {
         match (record, cause) {
-            (Record::Acked { subscription, ranges }, Cause::Ack(asked, acks)) => {
+            (Record::Acked { subscription, ranges, .. }, Cause::Ack(asked, acks)) => {
                 assert_eq!(subscription, asked);
                 for range in ranges {
                     for seq in (range.first.0..=range.last.0).map(Seq) {
@@ -151,6 +151,9 @@ impl Judge<'_> {
                 self.check_filtered(*topic, *first, u64::from(*count), filtered);
             }
             (Record::Forwarded { to, as_seq, filtered, .. }, _) => self.check_filtered(*to, *as_seq, 1, filtered),
+            (Record::Redriven { subscription, seq, .. }, _) => {
+                assert!(!self.run.leases.contains_key(&(*subscription, *seq)), "{seq} goes back while it is out");
+            }
             (Record::SubscriptionDetached { id }, _) => {
                 self.run.leases.retain(|(subscription, _), _| subscription != id);
             }

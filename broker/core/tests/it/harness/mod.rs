@@ -399,6 +399,7 @@ impl World {
                 Record::SnapshotUpdated { .. } => self.saw("snapshot updated"),
                 Record::SnapshotDeleted { .. } => self.saw("snapshot deleted"),
                 Record::Active { .. } => self.saw("active"),
+                Record::Redriven { .. } => self.saw("redriven"),
                 _ => {}
             }
         }
@@ -410,10 +411,11 @@ impl World {
             }
         }
         let stats: Vec<SubscriptionStats> =
-            self.broker.subscription_ids().filter_map(|id| self.broker.stats(id)).collect();
+            self.broker.subscription_ids().filter_map(|id| self.broker.stats(id, self.now)).collect();
         for stats in stats {
             for (what, reached) in [
                 ("returned", stats.run.returned > 0),
+                ("reckoned", !stats.backlog_bytes_exact),
                 ("revoked", stats.run.revoked > 0),
                 ("suspected", stats.suspect_messages > 0),
                 ("forward retried", stats.run.forward_retries > 0),
@@ -459,7 +461,7 @@ impl World {
 
     pub(crate) fn stats(&self, subscription: &str) -> SubscriptionStats {
         let id = self.broker.subscription(&subscription_name(subscription)).unwrap().id;
-        self.broker.stats(id).unwrap()
+        self.broker.stats(id, self.now).unwrap()
     }
 
     /// Makes a call and judges it; `metas` are the messages that it may publish.
@@ -494,7 +496,7 @@ impl World {
         for record in &out.records {
             let placed = match record {
                 Record::Published { topic, first, .. } => Some((*topic, *first)),
-                Record::Forwarded { to, as_seq, .. } => Some((*to, *as_seq)),
+                Record::Forwarded { to, as_seq, .. } | Record::Redriven { to, as_seq, .. } => Some((*to, *as_seq)),
                 _ => None,
             };
             if let Some((topic, first)) = placed {

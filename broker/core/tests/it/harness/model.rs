@@ -19,6 +19,8 @@ pub(crate) struct ModelTopic {
     /// With a retention: every later message is kept.
     pub(crate) kept_from: Option<u64>,
     pub(crate) bookmarks: BTreeMap<SnapshotName, ModelBookmark>,
+    /// What was redriven, and to whom.
+    pub(crate) aimed: BTreeMap<u64, SubscriptionId>,
 }
 
 pub(crate) struct ModelBookmark {
@@ -39,6 +41,7 @@ pub(crate) struct ModelSubscription {
     pub(crate) forwarded: u64,
     pub(crate) filtered_count: u64,
     pub(crate) too_old: u64,
+    pub(crate) redriven: u64,
     pub(crate) leases_over: LeaseId,
     pub(crate) detached: bool,
     pub(crate) active: Time,
@@ -71,7 +74,8 @@ impl Model {
             Record::TopicCreated { id, config } => {
                 let kept_from = config.retention.map(|_| 0);
                 let bookmarks = BTreeMap::new();
-                let topic = ModelTopic { name: config.name.clone(), deleted: false, last: 0, kept_from, bookmarks };
+                let (name, aimed) = (config.name.clone(), BTreeMap::new());
+                let topic = ModelTopic { name, deleted: false, last: 0, kept_from, bookmarks, aimed };
                 assert!(self.topics.insert(*id, topic).is_none(), "a topic id is never used twice");
             }
             Record::TopicUpdated { id, config } => {
@@ -88,16 +92,18 @@ impl Model {
             Record::SubscriptionCreated { id, topic, config, start, time } => {
                 let before: BTreeSet<u64> = (1..=start.0).collect();
                 let kept_from = self.topics[topic].kept_from.filter(|_| config.filter.is_none());
+                let aimed = self.topics[topic].aimed.keys().copied();
                 let subscription = ModelSubscription {
                     config: config.clone(),
                     topic: *topic,
-                    gone: (1..=kept_from.unwrap_or(start.0)).collect(),
+                    gone: (1..=kept_from.unwrap_or(start.0)).chain(aimed).collect(),
                     filtered: if config.filter.is_some() { before.clone() } else { BTreeSet::new() },
                     settled: before,
                     failures: BTreeMap::new(),
                     forwarded: 0,
                     filtered_count: 0,
                     too_old: 0,
+                    redriven: 0,
                     leases_over: LeaseId::default(),
                     detached: false,
                     active: *time,
@@ -126,7 +132,8 @@ impl Model {
                 assert!(time.0 >= state.active.0 + ACTIVE_RECORD_MS, "written down more than once an hour");
                 state.active = *time;
             }
-            Record::Published { topic, first, count, time: _, filtered } => {
+            Record::Published { topic, first, count, time: _, bytes: _, filtered } => {
+                assert!(!self.topics[topic].deleted);
                 self.publish(*topic, *first, *count, filtered);
             }
             Record::Sought { id, to, leases } => {
@@ -139,6 +146,8 @@ impl Model {
                     SeekTo::Snapshot(name) => {
                         let bookmark = &self.topics[&state.topic].bookmarks[name];
                         state.settled = bookmark.settled.union(&state.filtered).copied().collect();
+                        let aimed = self.topics[&state.topic].aimed.iter();
+                        state.settled.extend(aimed.filter(|(_, target)| *target != id).map(|(seq, _)| *seq));
                         state.gone.retain(|seq| state.settled.contains(seq));
                     }
                 }
@@ -177,7 +186,7 @@ impl Model {
                 let mut topics = self.topics.values_mut();
                 assert!(topics.any(|topic| topic.bookmarks.remove(name).is_some()));
             }
-            Record::Acked { subscription, ranges } => {
+            Record::Acked { subscription, ranges, bytes: _ } => {
                 for range in ranges {
                     for seq in range.first.0..=range.last.0 {
                         self.settle(*subscription, seq);
@@ -193,20 +202,34 @@ impl Model {
                 let before = state.failures.insert(seq.0, failure).map_or(0, |before| before.attempts);
                 assert_eq!(attempts, before + 1, "attempts grow one by one");
             }
-            Record::Forwarded { subscription, seq, to, as_seq, time: _, filtered } => {
+            Record::Forwarded { subscription, seq, to, as_seq, filtered, .. } => {
+                assert!(!self.topics[to].deleted);
                 self.settle(*subscription, seq.0);
                 self.subscriptions.get_mut(subscription).unwrap().forwarded += 1;
                 self.publish(*to, *as_seq, 1, filtered);
+            }
+            Record::Redriven { subscription, seq, target, to, as_seq, .. } => {
+                self.settle(*subscription, seq.0);
+                self.subscriptions.get_mut(subscription).unwrap().redriven += 1;
+                assert_eq!(self.subscriptions[target].topic, *to);
+                assert!(!self.subscriptions[target].detached);
+                self.publish(*to, *as_seq, 1, &[]);
+                self.topics.get_mut(to).unwrap().aimed.insert(as_seq.0, *target);
+                let is_other = |id: &SubscriptionId, state: &ModelSubscription| id != target && state.topic == *to;
+                let others = self.subscriptions.iter_mut().filter(|(id, state)| is_other(id, state) && !state.detached);
+                for (_, state) in others {
+                    state.settled.insert(as_seq.0);
+                    state.gone.insert(as_seq.0);
+                }
             }
         }
     }
 
     fn publish(&mut self, id: TopicId, first: Seq, count: u32, filtered: &[Filtered]) {
         let topic = self.topics.get_mut(&id).unwrap();
-        assert!(!topic.deleted);
         assert_eq!(first.0, topic.last + 1, "numbers have no gaps");
         topic.last += u64::from(count);
-        for Filtered { subscription, ranges } in filtered {
+        for Filtered { subscription, ranges, .. } in filtered {
             let state = self.subscriptions.get_mut(subscription).unwrap();
             for seq in ranges.iter().flat_map(|range| range.first.0..=range.last.0) {
                 assert!(state.settled.insert(seq));

@@ -3,7 +3,7 @@
 use broker_core::*;
 
 use super::judge::Cause;
-use super::{World, snapshot_name, subscription_name};
+use super::{World, plain, snapshot_name, subscription_name};
 
 impl World {
     pub(crate) fn update_topic(&mut self, config: TopicConfig) -> Result<TopicId, Error> {
@@ -53,6 +53,19 @@ impl World {
 
     pub(crate) fn delete_snapshot(&mut self, id: &str) -> Result<(), Error> {
         self.call(Cause::Other, &[], |broker, _, out| broker.handle_delete_snapshot(&snapshot_name(id), out))
+    }
+
+    /// Takes a message of a subscription back to another one.
+    pub(crate) fn redrive(&mut self, subscription: &str, seq: u64, target: &str) -> Result<RedriveOutcome, Error> {
+        let (name, target) = (subscription_name(subscription), subscription_name(target));
+        let topic = self.model.subscription_id(&name).map(|id| self.model.subscriptions[&id].topic);
+        let source = topic.and_then(|topic| self.metas.get(&(topic, Seq(seq))).copied()).unwrap_or(plain(0));
+        // Without the attributes that tell where it came from.
+        let meta = Meta { bytes: source.bytes / 2, ..source };
+        self.call(Cause::Other, &[meta], |broker, now, out| {
+            let letter = DeadLetter { subscription: name, seq: Seq(seq), bytes: source.bytes, target, meta };
+            broker.handle_redrive(&letter, now, out)
+        })
     }
 
     pub(crate) fn cut(&mut self, keeper: Keeper, before: u64) {

@@ -111,6 +111,12 @@ pub(super) enum Op {
         subscription: usize,
         percent: u64,
     },
+    /// A dead letter goes back.
+    Redrive {
+        subscription: usize,
+        place: usize,
+        target: usize,
+    },
     /// Streams that die some seconds after they came, one after the other.
     CrashLoop {
         subscription: usize,
@@ -174,6 +180,8 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(subscription, percent)| Op::CutSubscription { subscription, percent }),
         4 => (0..SUBSCRIPTIONS.len(), 1..6_u32, 0..8_000_u64)
             .prop_map(|(subscription, times, lives_ms)| Op::CrashLoop { subscription, times, lives_ms }),
+        8 => (0..SUBSCRIPTIONS.len(), 0..9_usize, 0..SUBSCRIPTIONS.len())
+            .prop_map(|(subscription, place, target)| Op::Redrive { subscription, place, target }),
         2 => Just(Op::Checkpoint),
         3 => Just(Op::Crash),
     ]
@@ -324,6 +332,7 @@ fn step_beyond(world: &mut World, op: &Op) {
                 world.detach(consumer, Detach::ConnectionLost);
             }
         }
+        Op::Redrive { subscription, place, target } => redrive(world, *subscription, *place, *target),
         other => panic!("not here: {other:?}"),
     }
 }
@@ -350,6 +359,30 @@ fn nonsense(world: &mut World, subscription: usize, seq: u64, epoch: u32, number
     };
     let subscription = if number.is_multiple_of(2) { id } else { SubscriptionId(id.0 + 100) };
     world.ack_refs(name, &[AckRef { subscription, seq: Seq(seq), lease }]).unwrap();
+}
+
+fn redrive(world: &mut World, subscription: usize, place: usize, target: usize) {
+    let Some(id) = attached(world, subscription) else { return };
+    let seq = world.model.unacked(id).nth(place);
+    let is_out = |seq: u64| world.run.leases.contains_key(&(id, Seq(seq)));
+    let expected = match seq {
+        None => Some(RedriveOutcome::NotUnacked),
+        Some(seq) if is_out(seq) => Some(RedriveOutcome::Outstanding),
+        _ if attached(world, target).is_some() => None,
+        _ => {
+            let name = subscription_name(SUBSCRIPTIONS[target]);
+            let exists = world.model.subscription_id(&name).is_some();
+            Some(if exists { RedriveOutcome::TargetDetached } else { RedriveOutcome::TargetNotFound })
+        }
+    };
+    let seq = seq.unwrap_or(1_000_000);
+    let outcome = world.redrive(SUBSCRIPTIONS[subscription], seq, SUBSCRIPTIONS[target]).unwrap();
+    match (outcome, expected) {
+        (RedriveOutcome::Redriven(..), None) => assert!(world.model.is_settled(id, Seq(seq))),
+        // It may be on its way to the dead-letter topic as well.
+        (RedriveOutcome::Outstanding, _) => assert!(!world.model.is_settled(id, Seq(seq))),
+        (outcome, expected) => assert_eq!(Some(outcome), expected),
+    }
 }
 
 fn nack_all(world: &mut World, index: usize) {

@@ -17,6 +17,9 @@ pub(crate) enum Failure {
     /// An entry is not what this version writes.
     #[error("the entry at offset {} of segment {} can't be understood: {source}", position.offset, position.segment)]
     Entry { position: Position, source: CodecError },
+    /// A message is not what this version writes.
+    #[error("message {seq} of topic {topic} can't be understood: {source}")]
+    Message { topic: TopicId, seq: Seq, source: CodecError },
     /// The checkpoint is not what this version writes.
     #[error("the checkpoint can't be understood: {0}")]
     Checkpoint(CodecError),

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use broker_core::{Delivery, FailReason, Meta, Seq, SubscriptionName, Time, TopicId};
+use broker_core::{Delivery, Meta, Seq, Time, TopicId};
 use broker_log::{Found, Reader};
 use bytes::Bytes;
 
 use super::codec::{Stored, body_of, decode_messages, key_of, message_of};
+use super::dead_letter::Provenance;
 use super::failure::Failure;
 use crate::engine::Message;
 
@@ -32,9 +33,7 @@ pub(super) struct Load {
 pub(super) struct Forward {
     pub(super) topic: TopicId,
     pub(super) seq: Seq,
-    pub(super) source: SubscriptionName,
-    pub(super) attempts: u32,
-    pub(super) reason: FailReason,
+    pub(super) provenance: Provenance,
 }
 
 impl Load {
@@ -71,27 +70,10 @@ impl Forward {
         let time = stored.time;
         let (_, body) = numbered(&found)?.find(|(seq, _)| *seq == self.seq).ok_or_else(missing)?;
         let mut message = message_of(body).map_err(entry_error(&found))?;
-        message.attributes.extend(self.attributes(time));
+        message.attributes.extend(self.provenance.attributes(time));
         let (body, attributes) = body_of(message);
         let meta = meta_of(&body).map_err(entry_error(&found))?;
         Ok((body, meta, attributes))
-    }
-
-    /// Where the message came from, under the names that the public service uses, and one of our own.
-    fn attributes(&self, published: Time) -> [(String, String); 5] {
-        let reason = match self.reason {
-            FailReason::Nacked => "nacked",
-            FailReason::Expired => "expired",
-            FailReason::Lost => "connection lost",
-        };
-        [
-            ("CloudPubSubDeadLetterSourceSubscription", self.source.id().to_owned()),
-            ("CloudPubSubDeadLetterSourceSubscriptionProject", self.source.project().to_owned()),
-            ("CloudPubSubDeadLetterSourceDeliveryCount", self.attempts.to_string()),
-            ("CloudPubSubDeadLetterSourceTopicPublishTime", timestamp(published).to_string()),
-            ("BrokerDeadLetterReason", reason.to_owned()),
-        ]
-        .map(|(key, value)| (key.to_owned(), value))
     }
 }
 
@@ -200,10 +182,4 @@ pub(super) fn first_since(reader: &Reader, topic: TopicId, first: Seq, last: Seq
         }
     }
     Ok(Seq(low))
-}
-
-fn timestamp(time: Time) -> prost_types::Timestamp {
-    let seconds = i64::try_from(time.0 / 1_000).unwrap_or(i64::MAX);
-    let nanos = i32::try_from(time.0 % 1_000 * 1_000_000).unwrap_or_default();
-    prost_types::Timestamp { seconds, nanos }
 }

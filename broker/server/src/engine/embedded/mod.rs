@@ -4,8 +4,10 @@ mod ack_id;
 mod carry;
 mod clock;
 mod codec;
+mod dead_letter;
 mod failure;
 mod fetch;
+mod inspect;
 mod leases;
 mod open;
 mod place;
@@ -30,6 +32,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 pub(crate) use failure::Failure;
+use inspect::Figures;
 use leases::{Attached, Attachment, EmbeddedLeases, lease_of};
 pub(crate) use open::{Options, Running, check, open};
 use task::{Act, Command, Consumer, Event, Signal, State};
@@ -37,8 +40,8 @@ use topology::subscription_of;
 use writer::Release;
 
 use super::{
-    AckId, Confirmation, DeadlineChange, Engine, Error, Flow, Lease, Message, MessageId, Page, Seek, Snapshot, Stats,
-    Subscription, SubscriptionStats,
+    AckId, Confirmation, DeadlineChange, Engine, Error, Flow, Lease, Message, MessageId, Page, Peek, Peeked, Redrive,
+    Redriven, Seek, Snapshot, Stats, Subscription,
 };
 
 /// Commands that wait for the engine task.
@@ -56,7 +59,7 @@ pub(crate) struct Embedded {
     signal: UnboundedSender<Signal>,
     queue_bytes: Arc<Semaphore>,
     consumer_last: Arc<AtomicU64>,
-    journal_bytes: Arc<AtomicU64>,
+    figures: Arc<Figures>,
     reader: Reader,
 }
 
@@ -400,8 +403,15 @@ impl Engine for Embedded {
     }
 
     async fn stats(&self) -> Result<Stats, Error> {
-        let subscriptions = self.ask(|state| Ok::<_, Error>(stats_of(&state.core))).await?;
-        Ok(Stats { subscriptions, journal_bytes: self.journal_bytes.load(Ordering::Relaxed) })
+        self.figures().await
+    }
+
+    async fn peek(&self, subscription: SubscriptionName, peek: Peek) -> Result<Peeked, Error> {
+        self.look_at(subscription, peek).await
+    }
+
+    async fn redrive(&self, subscription: SubscriptionName, redrive: Redrive) -> Result<Redriven, Error> {
+        self.take_back(subscription, redrive).await
     }
 }
 
@@ -413,23 +423,6 @@ fn confirmation(exactly_once: bool, ids: Vec<AckId>, is_done: impl Iterator<Item
         }
     }
     confirmation
-}
-
-fn stats_of(core: &broker_core::Broker) -> Vec<SubscriptionStats> {
-    let stats = |id| {
-        let (view, stats) = (core.subscription_by_id(id)?, core.stats(id)?);
-        Some(SubscriptionStats {
-            subscription: subscription_of(core, view),
-            backlog_messages: stats.backlog_messages,
-            outstanding_messages: stats.outstanding_messages as u64,
-            delayed_messages: stats.delayed_messages as u64,
-            consumers: u32::try_from(stats.consumers).unwrap_or(u32::MAX),
-            dead_lettered_messages: stats.totals.dead_lettered,
-        })
-    };
-    let mut all: Vec<SubscriptionStats> = core.subscription_ids().filter_map(stats).collect();
-    all.sort_by(|one, other| one.subscription.config.name.cmp(&other.subscription.config.name));
-    all
 }
 
 /// A command, and where its answer comes.

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::clock::Clock;
 use super::codec;
 use super::failure::Failure;
+use super::inspect::Figures;
 use super::task::{State, Task};
 use super::writer::{Batch, Writer};
 use super::{Embedded, QUEUE_BYTES_MAX, QUEUE_COMMANDS_MAX, scrub, upkeep};
@@ -148,11 +149,12 @@ fn start(recovered: Recovered, checkpoint_bytes: u64, clock: Clock) -> Result<Ru
     let core = recovery.begin(Limits::default(), now.0, now, &mut out);
 
     let reader = journal.reader();
-    let journal_bytes = Arc::new(AtomicU64::new(journal.bytes_on_disk()));
+    let figures = Arc::new(Figures::new(now));
+    figures.note(&journal);
     // One batch is written while the next one gathers.
     let (batches, next_batch) = std::sync::mpsc::sync_channel(1);
     let (written, done) = unbounded_channel();
-    let writer = Writer { journal, journal_bytes: journal_bytes.clone() };
+    let writer = Writer { journal, figures: figures.clone() };
     thread::Builder::new()
         .name("journal-writer".to_owned())
         .spawn(move || {
@@ -188,7 +190,7 @@ fn start(recovered: Recovered, checkpoint_bytes: u64, clock: Clock) -> Result<Ru
         signal,
         queue_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
         consumer_last: Arc::new(AtomicU64::new(1)),
-        journal_bytes,
+        figures,
         reader,
     };
     tokio::spawn(upkeep::run(engine.clone(), stop.clone()));

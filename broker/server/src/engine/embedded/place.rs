@@ -43,7 +43,11 @@ impl Embedded {
         let of = subscription.clone();
         let oldest = move |state: &mut State| {
             let view = state.core.subscription(&of)?;
-            Ok::<_, Error>((view.topic, state.core.stats(view.id).and_then(|stats| stats.oldest_unacked), state.now))
+            Ok::<_, Error>((
+                view.topic,
+                state.core.stats(view.id, state.now).and_then(|stats| stats.oldest_unacked),
+                state.now,
+            ))
         };
         let (topic, oldest, now) = self.ask(oldest).await?;
         let since = match oldest {

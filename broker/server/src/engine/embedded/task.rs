@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::carry::{Carried, Carry, Step};
 use super::clock::Clock;
 use super::codec;
+use super::dead_letter::Provenance;
 use super::failure::Failure;
 use super::fetch::{Forward, Load};
 use super::writer::{Batch, Checkpoint, Done, Release};
@@ -256,7 +257,7 @@ impl Task {
     fn write_records(&mut self, bodies: &[Bytes]) {
         for record in self.state.out.records.drain(..) {
             let bodies = match &record {
-                Record::Published { .. } | Record::Forwarded { .. } => bodies,
+                Record::Published { .. } | Record::Forwarded { .. } | Record::Redriven { .. } => bodies,
                 _ => &[],
             };
             codec::encode_record(&record, bodies, |key, payload| self.batch.put(key, payload));
@@ -295,7 +296,8 @@ impl Task {
             }
             Effect::Forward { subscription, topic, seq, to: _, attempts, reason } => {
                 let source = core.subscription_by_id(subscription)?.config.name;
-                let forward = Forward { topic, seq, source, attempts, reason };
+                let provenance = Provenance { source, attempts, reason };
+                let forward = Forward { topic, seq, provenance };
                 Some(self.job(forward, move |forward, reader| {
                     let (body, meta, attributes) = forward.run(reader)?;
                     Ok(Command::internal(vec![body], move |state: &mut State| {

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
+use std::time::Instant;
 
 use broker_log::{Entry, FRAME_HEADER_BYTES, Journal, Key, SegmentInfo};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::failure::Failure;
+use super::inspect::Figures;
 
 /// What happens once everything before it is durable. It must not block.
 pub(super) type Release = Box<dyn FnOnce() + Send>;
@@ -48,7 +50,7 @@ pub(super) struct Written {
 /// The writer thread's side.
 pub(super) struct Writer {
     pub(super) journal: Journal,
-    pub(super) journal_bytes: Arc<AtomicU64>,
+    pub(super) figures: Arc<Figures>,
 }
 
 impl Batch {
@@ -98,14 +100,17 @@ impl Writer {
             let entries: Vec<Entry<'_>> =
                 entries.iter().zip(&pieces).map(|((key, _), payload)| Entry { key: *key, payload }).collect();
             self.journal.append(&entries)?;
+            let begun = Instant::now();
             self.journal.sync()?;
+            self.figures.journal_syncs.fetch_add(1, Ordering::Relaxed);
+            self.figures.sync_seconds.observe(begun.elapsed().as_secs_f64());
         }
         drop(permits);
         for release in releases {
             release();
         }
         let segments = checkpoint.map(|checkpoint| self.checkpoint(&checkpoint)).transpose()?;
-        self.journal_bytes.store(self.journal.bytes_on_disk(), Ordering::Relaxed);
+        self.figures.note(&self.journal);
         Ok(Written { segments })
     }
 

@@ -41,6 +41,19 @@ struct Topic {
     last: u64,
     #[prost(uint64, optional, tag = "5")]
     kept_from: Option<u64>,
+    #[prost(uint64, tag = "6")]
+    bytes: u64,
+    #[prost(message, repeated, tag = "7")]
+    aimed: Vec<Aimed>,
+}
+
+/// What was redriven to one subscription.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Aimed {
+    #[prost(uint32, tag = "1")]
+    target: u32,
+    #[prost(message, optional, tag = "2")]
+    messages: Option<Settled>,
 }
 
 /// Settled messages.
@@ -108,6 +121,12 @@ struct Subscription {
     leases_over_epoch: u32,
     #[prost(uint64, tag = "19")]
     leases_over_number: u64,
+    #[prost(uint64, tag = "20")]
+    redriven_total: u64,
+    #[prost(uint64, tag = "21")]
+    settled_bytes: u64,
+    #[prost(bool, tag = "22")]
+    bytes_exact: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -148,9 +167,18 @@ pub(in crate::engine::embedded) fn decode_checkpoint(bytes: &[u8]) -> Result<Sna
 
 impl From<&TopicSnapshot> for Topic {
     fn from(topic: &TopicSnapshot) -> Self {
-        let TopicSnapshot { id, config, deleted, last, kept_from } = topic;
-        let kept_from = kept_from.map(|seq| seq.0);
-        Self { id: id.0, config: Some(config.into()), deleted: *deleted, last: last.0, kept_from }
+        let TopicSnapshot { id, config, deleted, last, kept_from, bytes, aimed } = topic;
+        let aimed_at =
+            |(target, set): &(SubscriptionId, AckedSet)| Aimed { target: target.0, messages: Some(set.into()) };
+        Self {
+            id: id.0,
+            config: Some(config.into()),
+            deleted: *deleted,
+            last: last.0,
+            kept_from: kept_from.map(|seq| seq.0),
+            bytes: *bytes,
+            aimed: aimed.iter().map(aimed_at).collect(),
+        }
     }
 }
 
@@ -158,9 +186,20 @@ impl TryFrom<Topic> for TopicSnapshot {
     type Error = CodecError;
 
     fn try_from(topic: Topic) -> Result<Self, CodecError> {
-        let Topic { id, config, deleted, last, kept_from } = topic;
-        let config = config.ok_or(CodecError::Field("topic.config"))?.try_into()?;
-        Ok(Self { id: TopicId(id), config, deleted, last: Seq(last), kept_from: kept_from.map(Seq) })
+        let Topic { id, config, deleted, last, kept_from, bytes, aimed } = topic;
+        let aimed_at = |Aimed { target, messages }| {
+            let messages: Settled = messages.ok_or(CodecError::Field("aimed.messages"))?;
+            Ok((SubscriptionId(target), messages.try_into()?))
+        };
+        Ok(Self {
+            id: TopicId(id),
+            config: config.ok_or(CodecError::Field("topic.config"))?.try_into()?,
+            deleted,
+            last: Seq(last),
+            kept_from: kept_from.map(Seq),
+            bytes,
+            aimed: aimed.into_iter().map(aimed_at).collect::<Result<_, CodecError>>()?,
+        })
     }
 }
 
@@ -216,6 +255,8 @@ impl From<&SubscriptionSnapshot> for Subscription {
             acked,
             failures,
             totals,
+            settled_bytes,
+            bytes_exact,
             gone,
             filtered,
             detached,
@@ -248,6 +289,9 @@ impl From<&SubscriptionSnapshot> for Subscription {
             active_ms: active.0,
             leases_over_epoch: leases_over.epoch,
             leases_over_number: leases_over.number,
+            redriven_total: totals.redriven,
+            settled_bytes: *settled_bytes,
+            bytes_exact: *bytes_exact,
         }
     }
 }
@@ -276,7 +320,10 @@ impl TryFrom<Subscription> for SubscriptionSnapshot {
                 lost: subscription.lost_total,
                 filtered: subscription.filtered_total,
                 too_old: subscription.too_old_total,
+                redriven: subscription.redriven_total,
             },
+            settled_bytes: subscription.settled_bytes,
+            bytes_exact: subscription.bytes_exact,
             gone: subscription.gone.map(AckedSet::try_from).transpose()?,
             filtered: subscription.filtered.map(AckedSet::try_from).transpose()?,
             detached: subscription.detached,
@@ -310,7 +357,7 @@ mod tests {
         let mut other =
             core::SubscriptionConfig::new("projects/p/subscriptions/other".parse().unwrap(), config.name.clone());
         other.expiration = None;
-        let filtered = vec![core::Filtered { subscription, ranges: vec![range(4, 4), range(8, 9)] }];
+        let filtered = vec![core::Filtered { subscription, ranges: vec![range(4, 4), range(8, 9)], bytes: 30 }];
         let leases = LeaseId { epoch: 1, number: 6 };
         for record in [
             core::Record::Started { epoch: 1 },
@@ -329,8 +376,18 @@ mod tests {
                 start: Seq(0),
                 time: Time(4),
             },
-            core::Record::Published { topic: id, first: Seq(1), count: 10, time: Time(5), filtered },
-            core::Record::Acked { subscription, ranges: vec![range(1, 2), range(5, 6)] },
+            core::Record::Published { topic: id, first: Seq(1), count: 10, time: Time(5), bytes: 100, filtered },
+            core::Record::Acked { subscription, ranges: vec![range(1, 2), range(5, 6)], bytes: Some(40) },
+            core::Record::Redriven {
+                subscription,
+                seq: Seq(10),
+                source_bytes: 10,
+                target: SubscriptionId(3),
+                to: id,
+                as_seq: Seq(11),
+                time: Time(6),
+                bytes: 5,
+            },
             failed(3, 1, FailReason::Nacked),
             failed(3, 2, FailReason::Expired),
             failed(7, 1, FailReason::Nacked),

@@ -13,7 +13,7 @@ use prost::Message as _;
 
 use super::settings::{labels_of, labels_to};
 use super::wire::{
-    Acked, Active, Cut, Entry, Fact, Failed, Forwarded, Messages, Published, SnapshotCreated, Sought,
+    Acked, Active, Cut, Entry, Fact, Failed, Forwarded, Messages, Published, Redriven, SnapshotCreated, Sought,
     SubscriptionCreated, SubscriptionUpdated, TopicCreated,
 };
 use super::{CodecError, body, versioned};
@@ -81,7 +81,7 @@ pub(in crate::engine::embedded) fn encode_record(
         }),
         Record::SnapshotDeleted { name } => Fact::SnapshotDeleted(name.to_string()),
         Record::SubscriptionDeleted { id } => Fact::SubscriptionDeleted(id.0),
-        Record::Published { topic, first, time, count: _, filtered } => {
+        Record::Published { topic, first, time, count: _, bytes: _, filtered } => {
             for_each_chunk(*first, bodies, |first, bodies| {
                 let filtered = filtered_to(filtered, first, bodies.len());
                 let messages = Messages { first, time_ms: time.0, bodies: bodies.to_vec(), filtered };
@@ -90,8 +90,8 @@ pub(in crate::engine::embedded) fn encode_record(
             });
             return;
         }
-        Record::Acked { subscription, ranges } => {
-            Fact::Acked(Acked { subscription: subscription.0, steps: steps_of(ranges) })
+        Record::Acked { subscription, ranges, bytes } => {
+            Fact::Acked(Acked { subscription: subscription.0, steps: steps_of(ranges), bytes: *bytes })
         }
         Record::Failed { subscription, seq, attempts, not_before, reason } => Fact::Failed(Failed {
             subscription: subscription.0,
@@ -100,12 +100,25 @@ pub(in crate::engine::embedded) fn encode_record(
             not_before_ms: not_before.0,
             reason: fail_reason_to(*reason),
         }),
-        Record::Forwarded { subscription, seq, to, as_seq, time, filtered } => {
+        Record::Forwarded { subscription, seq, to, as_seq, time, bytes: _, source_bytes, filtered } => {
             let filtered = filtered_to(filtered, as_seq.0, bodies.len());
             let messages = Messages { first: as_seq.0, time_ms: time.0, bodies: bodies.to_vec(), filtered };
-            let (subscription, seq, to) = (subscription.0, seq.0, to.0);
-            let fact = Fact::Forwarded(Forwarded { subscription, seq, to, messages: Some(messages) });
+            let (subscription, seq, to, source_bytes) = (subscription.0, seq.0, to.0, *source_bytes);
+            let fact = Fact::Forwarded(Forwarded { subscription, seq, to, messages: Some(messages), source_bytes });
             put(Some(key(to, as_seq.0, 1)), versioned(&Entry { fact: Some(fact) }));
+            return;
+        }
+        Record::Redriven { subscription, seq, source_bytes, target, to, as_seq, time, bytes: _ } => {
+            let (first, time_ms, bodies) = (as_seq.0, time.0, bodies.to_vec());
+            let fact = Fact::Redriven(Redriven {
+                subscription: subscription.0,
+                seq: seq.0,
+                source_bytes: *source_bytes,
+                target: target.0,
+                to: to.0,
+                messages: Some(Messages { first, time_ms, bodies, filtered: Vec::new() }),
+            });
+            put(Some(key(to.0, as_seq.0, 1)), versioned(&Entry { fact: Some(fact) }));
             return;
         }
     };
@@ -182,11 +195,11 @@ pub(in crate::engine::embedded) fn decode_record(payload: &[u8]) -> Result<Optio
             let messages = messages.ok_or(CodecError::Field("messages"))?;
             let count = u32::try_from(messages.bodies.len()).map_err(|_| CodecError::Field("messages"))?;
             let (first, time) = (Seq(messages.first), Time(messages.time_ms));
-            let filtered = filtered_of(&messages.filtered)?;
-            Record::Published { topic: TopicId(topic), first, count, time, filtered }
+            let (bytes, filtered) = (size(&messages.bodies), filtered_of(&messages)?);
+            Record::Published { topic: TopicId(topic), first, count, time, bytes, filtered }
         }
-        Fact::Acked(Acked { subscription, steps }) => {
-            Record::Acked { subscription: SubscriptionId(subscription), ranges: ranges_of(&steps)? }
+        Fact::Acked(Acked { subscription, steps, bytes }) => {
+            Record::Acked { subscription: SubscriptionId(subscription), ranges: ranges_of(&steps)?, bytes }
         }
         Fact::Failed(Failed { subscription, seq, attempts, not_before_ms, reason }) => Record::Failed {
             subscription: SubscriptionId(subscription),
@@ -195,7 +208,7 @@ pub(in crate::engine::embedded) fn decode_record(payload: &[u8]) -> Result<Optio
             not_before: Time(not_before_ms),
             reason: fail_reason_of(reason)?,
         },
-        Fact::Forwarded(Forwarded { subscription, seq, to, messages }) => {
+        Fact::Forwarded(Forwarded { subscription, seq, to, messages, source_bytes }) => {
             let messages = messages.ok_or(CodecError::Field("messages"))?;
             Record::Forwarded {
                 subscription: SubscriptionId(subscription),
@@ -203,7 +216,22 @@ pub(in crate::engine::embedded) fn decode_record(payload: &[u8]) -> Result<Optio
                 to: TopicId(to),
                 as_seq: Seq(messages.first),
                 time: Time(messages.time_ms),
-                filtered: filtered_of(&messages.filtered)?,
+                bytes: size(&messages.bodies),
+                source_bytes,
+                filtered: filtered_of(&messages)?,
+            }
+        }
+        Fact::Redriven(Redriven { subscription, seq, source_bytes, target, to, messages }) => {
+            let messages = messages.ok_or(CodecError::Field("messages"))?;
+            Record::Redriven {
+                subscription: SubscriptionId(subscription),
+                seq: Seq(seq),
+                source_bytes,
+                target: SubscriptionId(target),
+                to: TopicId(to),
+                as_seq: Seq(messages.first),
+                time: Time(messages.time_ms),
+                bytes: size(&messages.bodies),
             }
         }
         Fact::Carried(_) => return Ok(None),
@@ -217,7 +245,7 @@ pub(in crate::engine::embedded) fn decode_messages(payload: &Bytes) -> Result<St
     let fact = Entry::decode(payload.slice(1..))?.fact;
     let messages = match fact {
         Some(Fact::Published(Published { messages, .. }) | Fact::Carried(Published { messages, .. })) => messages,
-        Some(Fact::Forwarded(Forwarded { messages, .. })) => messages,
+        Some(Fact::Forwarded(Forwarded { messages, .. }) | Fact::Redriven(Redriven { messages, .. })) => messages,
         _ => None,
     };
     let Messages { first, time_ms, bodies, filtered: _ } = messages.ok_or(CodecError::Field("messages"))?;
@@ -288,18 +316,32 @@ fn filtered_to(filtered: &[Filtered], first: u64, count: usize) -> Vec<Acked> {
         let (from, to) = (range.first.0.max(first), range.last.0.min(last));
         (from <= to).then_some(SeqRange { first: Seq(from), last: Seq(to) })
     };
-    let of_chunk = |Filtered { subscription, ranges }: &Filtered| {
+    let of_chunk = |Filtered { subscription, ranges, bytes: _ }: &Filtered| {
         let ranges: Vec<SeqRange> = ranges.iter().filter_map(within).collect();
-        (!ranges.is_empty()).then(|| Acked { subscription: subscription.0, steps: steps_of(&ranges) })
+        // The bodies stand beside it and tell their size.
+        (!ranges.is_empty()).then(|| Acked { subscription: subscription.0, steps: steps_of(&ranges), bytes: None })
     };
     filtered.iter().filter_map(of_chunk).collect()
 }
 
-fn filtered_of(filtered: &[Acked]) -> Result<Vec<Filtered>, CodecError> {
-    let of = |Acked { subscription, steps }: &Acked| {
-        Ok(Filtered { subscription: SubscriptionId(*subscription), ranges: ranges_of(steps)? })
+fn filtered_of(messages: &Messages) -> Result<Vec<Filtered>, CodecError> {
+    let of = |Acked { subscription, steps, bytes: _ }: &Acked| {
+        let ranges = ranges_of(steps)?;
+        let bytes = ranges.iter().map(|range| size(within(messages, range))).sum();
+        Ok(Filtered { subscription: SubscriptionId(*subscription), ranges, bytes })
     };
-    filtered.iter().map(of).collect()
+    messages.filtered.iter().map(of).collect()
+}
+
+/// The bodies of a range of messages, as far as they are there.
+fn within<'a>(messages: &'a Messages, range: &SeqRange) -> &'a [Bytes] {
+    let place = |seq: u64| usize::try_from(seq.saturating_sub(messages.first)).unwrap_or(usize::MAX);
+    let end = place(range.last.0.saturating_add(1)).min(messages.bodies.len());
+    messages.bodies.get(place(range.first.0)..end).unwrap_or_default()
+}
+
+fn size(bodies: &[Bytes]) -> u64 {
+    bodies.iter().map(|body| body.len() as u64).sum()
 }
 
 fn steps_of(ranges: &[SeqRange]) -> Vec<u64> {
@@ -413,7 +455,12 @@ mod tests {
             Record::SnapshotUpdated { name: name.clone(), labels: labels(), expires: Time(2) },
             Record::SnapshotDeleted { name },
             Record::SubscriptionDeleted { id },
-            Record::Acked { subscription: id, ranges: vec![range(1, 1), range(2, 9), range(1 << 40, u64::MAX)] },
+            Record::Acked {
+                subscription: id,
+                ranges: vec![range(1, 1), range(2, 9), range(1 << 40, u64::MAX)],
+                bytes: Some(u64::MAX),
+            },
+            Record::Acked { subscription: id, ranges: vec![range(3, 3)], bytes: None },
             failed(FailReason::Nacked),
             failed(FailReason::Expired),
             failed(FailReason::Lost),
@@ -434,22 +481,28 @@ mod tests {
         let bodies: Vec<Bytes> =
             [10, CHUNK_BYTES - 10, 1, 3 * CHUNK_BYTES, 5].map(|bytes| vec![1; bytes].into()).into();
         let range = |first, last| SeqRange { first: Seq(first), last: Seq(last) };
-        let of = |ranges: &[SeqRange]| {
-            let ranges = ranges.to_vec();
-            if ranges.is_empty() { Vec::new() } else { vec![Filtered { subscription: SubscriptionId(7), ranges }] }
+        let of = |ranges: &[SeqRange], bytes: usize| {
+            let (ranges, bytes) = (ranges.to_vec(), bytes as u64);
+            if ranges.is_empty() {
+                Vec::new()
+            } else {
+                vec![Filtered { subscription: SubscriptionId(7), ranges, bytes }]
+            }
         };
-        let filtered = of(&[range(11, 11), range(13, 14)]);
-        let record = Record::Published { topic: TopicId(3), first: Seq(11), count: 5, time: Time(99), filtered };
+        let filtered = of(&[range(11, 11), range(13, 14)], 10 + 1 + 3 * CHUNK_BYTES);
+        let (topic, bytes) = (TopicId(3), 4 * CHUNK_BYTES as u64 + 6);
+        let record = Record::Published { topic, first: Seq(11), count: 5, time: Time(99), bytes, filtered };
         let (mut next, mut all) = (11, Vec::new());
         // The chunks are 11 to 12, 13 to 14, and 15.
-        let mut chunks = [of(&[range(11, 11)]), of(&[range(13, 14)]), of(&[])].into_iter();
+        let mut chunks = [of(&[range(11, 11)], 10), of(&[range(13, 14)], 1 + 3 * CHUNK_BYTES), of(&[], 0)].into_iter();
         for (key, payload) in entries(&record, &bodies) {
             let stored = decode_messages(&payload.clone().into()).unwrap();
             let count = u32::try_from(stored.bodies.len()).unwrap();
             assert_eq!(key, Some(Key { stream: 3, first: next, count }));
             let (topic, first, time) = (TopicId(3), Seq(next), Time(99));
             let filtered = chunks.next().unwrap();
-            let published = Record::Published { topic, first, count, time, filtered };
+            let bytes = size(&stored.bodies);
+            let published = Record::Published { topic, first, count, time, bytes, filtered };
             assert_eq!(decode_record(&payload).unwrap(), Some(published));
             assert_eq!((stored.first, stored.time), (next, time));
             next += u64::from(count);
@@ -466,7 +519,9 @@ mod tests {
             to: TopicId(3),
             as_seq: Seq(4),
             time: Time(5),
-            filtered: vec![Filtered { subscription: SubscriptionId(9), ranges: vec![Seq(4).into()] }],
+            bytes: 4,
+            source_bytes: Some(3),
+            filtered: vec![Filtered { subscription: SubscriptionId(9), ranges: vec![Seq(4).into()], bytes: 4 }],
         };
         let entries = entries(&record, &[Bytes::from_static(b"body")]);
         let [(Some(key), payload)] = &entries[..] else { panic!("{entries:?}") };
@@ -474,6 +529,41 @@ mod tests {
         assert_eq!(decode_record(payload).unwrap(), Some(record));
         let stored = decode_messages(&payload.clone().into()).unwrap();
         assert_eq!(stored, Stored { first: 4, time: Time(5), bodies: vec![Bytes::from_static(b"body")] });
+    }
+
+    #[test]
+    fn a_redriven_message_is_found_in_the_topic_it_went_to() {
+        let record = Record::Redriven {
+            subscription: SubscriptionId(1),
+            seq: Seq(2),
+            source_bytes: 90,
+            target: SubscriptionId(6),
+            to: TopicId(3),
+            as_seq: Seq(4),
+            time: Time(5),
+            bytes: 4,
+        };
+        let entries = entries(&record, &[Bytes::from_static(b"body")]);
+        let [(Some(key), payload)] = &entries[..] else { panic!("{entries:?}") };
+        assert_eq!(*key, Key { stream: 3, first: 4, count: 1 });
+        assert_eq!(decode_record(payload).unwrap(), Some(record));
+        let stored = decode_messages(&payload.clone().into()).unwrap();
+        assert_eq!(stored, Stored { first: 4, time: Time(5), bodies: vec![Bytes::from_static(b"body")] });
+        for cut in 0..payload.len() {
+            decode_record(&payload[..cut]).ok();
+        }
+    }
+
+    #[test]
+    fn records_of_a_version_that_knew_no_sizes_are_read() {
+        // A message acked, and one forwarded, as they were written then.
+        let acked = [1, 58, 6, 8, 9, 18, 2, 4, 0];
+        let ranges = vec![Seq(4).into()];
+        let expected = Record::Acked { subscription: SubscriptionId(9), ranges, bytes: None };
+        assert_eq!(decode_record(&acked), Ok(Some(expected)));
+        let forwarded = [1, 74, 15, 8, 1, 16, 2, 24, 3, 34, 7, 8, 4, 16, 5, 26, 1, b'x'];
+        let Ok(Some(Record::Forwarded { bytes, source_bytes, .. })) = decode_record(&forwarded) else { panic!() };
+        assert_eq!((bytes, source_bytes), (1, None));
     }
 
     #[test]

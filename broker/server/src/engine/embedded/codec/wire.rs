@@ -8,7 +8,7 @@ use super::settings::{SubscriptionConfig, TopicConfig};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Entry {
-    #[prost(oneof = "Fact", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20")]
+    #[prost(oneof = "Fact", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21")]
     pub(super) fact: Option<Fact>,
 }
 
@@ -55,6 +55,8 @@ pub(super) enum Fact {
     SnapshotUpdated(SnapshotCreated),
     #[prost(string, tag = "20")]
     SnapshotDeleted(String),
+    #[prost(message, tag = "21")]
+    Redriven(Redriven),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -158,6 +160,9 @@ pub(super) struct Acked {
     /// Pairs: how many numbers after the end of the range before (or 0) a range starts, and how many more it holds.
     #[prost(uint64, repeated, tag = "2")]
     pub(super) steps: Vec<u64>,
+    /// The size of the messages, if it is known of each.
+    #[prost(uint64, optional, tag = "3")]
+    pub(super) bytes: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -184,5 +189,26 @@ pub(super) struct Forwarded {
     pub(super) to: u32,
     /// One message, with the number that it got there.
     #[prost(message, optional, tag = "4")]
+    pub(super) messages: Option<Messages>,
+    /// Its size where it came from, if that is known.
+    #[prost(uint64, optional, tag = "5")]
+    pub(super) source_bytes: Option<u64>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Redriven {
+    #[prost(uint32, tag = "1")]
+    pub(super) subscription: u32,
+    #[prost(uint64, tag = "2")]
+    pub(super) seq: u64,
+    #[prost(uint64, tag = "3")]
+    pub(super) source_bytes: u64,
+    /// The subscription that it goes to, and the topic which that one reads.
+    #[prost(uint32, tag = "4")]
+    pub(super) target: u32,
+    #[prost(uint32, tag = "5")]
+    pub(super) to: u32,
+    /// One message, with the number that it got there.
+    #[prost(message, optional, tag = "6")]
     pub(super) messages: Option<Messages>,
 }
