@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn the_topology_of_the_suite_is_valid() {
         let topology = Topology::parse(include_str!("../../../topology.json")).unwrap();
-        assert_eq!((topology.topics.len(), topology.subscriptions.len()), (3, 5));
+        assert_eq!((topology.topics.len(), topology.subscriptions.len()), (5, 7));
         let payment = &topology.subscriptions[0];
         assert_eq!(payment.name.as_str(), "projects/orderflow/subscriptions/payment-service.order-events");
         assert!(payment.ordering);

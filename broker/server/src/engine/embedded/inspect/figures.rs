@@ -174,7 +174,7 @@ mod tests {
     #[tokio::test]
     async fn the_age_of_the_oldest_message_is_read_once_for_each_that_comes_to_be_the_oldest() {
         let dir = TempDir::new().unwrap();
-        let options = Options { dir: dir.path().to_owned(), checkpoint_bytes: 1 << 20, segment_bytes: 1 << 20 };
+        let options = Options::new(dir.path().to_owned());
         let running = open(options).await.unwrap();
         let engine = &running.engine;
         let topic: TopicName = "projects/p/topics/orders".parse().unwrap();
