@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::acquirer::{self, Acquirer};
 use crate::part::Part;
@@ -81,7 +81,7 @@ enum Command {
         #[command(flatten)]
         stack: Stack,
     },
-    /// Run the broker alone
+    /// Run the broker alone, or ask a running one
     Broker {
         /// What to do
         #[command(subcommand)]
@@ -162,7 +162,7 @@ async fn execute(command: Command) -> ExitCode {
             };
             exit(health::check(part, address, HEALTH_WITHIN).await)
         }
-        Command::Broker { command } => exit(command.execute().await),
+        Command::Broker { command } => exit(command.execute(Cli::command()).await),
         Command::Acquirer(config) => {
             let process = config.process.clone();
             service_kit::run("acquirer", &process, async |token| Acquirer::open(config).await?.run(token).await).await
@@ -229,8 +229,6 @@ fn failed(error: &dyn Display) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

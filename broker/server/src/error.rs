@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::cli::CommandError;
 use crate::engine::embedded::Failure;
 
 /// Why a broker does not start, or ends.
@@ -39,6 +40,9 @@ pub enum Error {
         /// What came instead.
         why: String,
     },
+    /// A command to a running broker did not do what it was asked.
+    #[error(transparent)]
+    Command(#[from] CommandError),
     /// The process can't hear the signals that stop it.
     #[error("stop signals can't be heard: {0}")]
     Signal(std::io::Error),

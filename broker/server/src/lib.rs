@@ -12,7 +12,7 @@ mod error;
 mod server;
 mod topology;
 
-pub use cli::{Command, LogFormat};
+pub use cli::{Command, CommandError, LogFormat, Shell};
 pub use config::{CHECKPOINT_BYTES_DEFAULT, CHECKPOINT_BYTES_MIN, Config, Verify};
 pub use error::Error;
 pub use server::Broker;

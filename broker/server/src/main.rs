@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 /// A durable message broker that speaks the Google Cloud Pub/Sub v1 gRPC API.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "broker", version, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: broker::Command,
@@ -14,7 +14,7 @@ struct Cli {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match Cli::parse().command.execute().await {
+    match Cli::parse().command.execute(Cli::command()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("broker: {error}");

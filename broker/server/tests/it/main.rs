@@ -6,6 +6,7 @@
 mod admin;
 mod bad_changes;
 mod bad_input;
+mod cli;
 mod exactly_once;
 mod filters;
 mod harness;
