@@ -13,10 +13,8 @@ use super::names::program;
 /// How answers look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Format {
-    /// For people
     #[default]
     Table,
-    /// For scripts: one JSON document, or one a line where there is no end
     Json,
 }
 

@@ -29,7 +29,7 @@ pub(super) struct Remote {
     #[arg(long, value_name = "ID", env = "PUBSUB_PROJECT_ID", default_value = "orderflow", value_parser = project)]
     #[arg(help_heading = "Broker", hide_env_values = true)]
     project: String,
-    /// How answers look
+    /// A table for people, or JSON for scripts: one document, or one a line where there is no end
     #[arg(long, short, value_enum, default_value_t, help_heading = "Broker")]
     output: Format,
 }

@@ -35,10 +35,8 @@ impl Serve {
         let Self { config, log_format } = self;
         log_to_stderr(log_format);
         let stop = stop_at_signal()?;
-        let data_dir = config.data_dir.clone();
         let is_declared = config.topology.is_some();
         let broker = Broker::open(config).await?;
-        tracing::info!(data_dir = %data_dir.display(), "The data is recovered.");
         if !is_declared {
             tracing::info!("No topology file is given; create topics with `{} topic create`.", program());
         }

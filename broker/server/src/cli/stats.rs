@@ -74,15 +74,13 @@ impl Stats {
 
 /// Everything, in three paragraphs.
 fn report(remote: &Remote, stats: &pb::GetStatsResponse) -> String {
-    let broker = stats.broker.clone().unwrap_or_default();
-    let mut paragraphs = vec![format!(
-        "broker {}, up {}, journal {} in {} segments, {} syncs",
-        broker.version,
-        units::age(broker.uptime.as_ref()),
-        units::bytes(stats.journal_bytes),
-        broker.journal_segments,
-        broker.journal_syncs
-    )];
+    let journal = format!("journal {}", units::bytes(stats.journal_bytes));
+    let broker = stats.broker.as_ref().map(|broker| {
+        let (segments, syncs) = (broker.journal_segments, broker.journal_syncs);
+        let up = units::age(broker.uptime.as_ref());
+        format!("broker {}, up {up}, {journal} in {segments} segments, {syncs} syncs", broker.version)
+    });
+    let mut paragraphs = vec![broker.unwrap_or(journal)];
     if stats.topics.is_empty() {
         paragraphs.push("no topics".to_owned());
     } else {
