@@ -229,11 +229,19 @@ mod tests {
     #[test]
     fn the_cause_of_a_dead_letter_is_told_apart_from_its_own_attributes() {
         let attribute = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
-        let attributes =
-            [(SOURCE_SUBSCRIPTION, "payment"), (SOURCE_PROJECT, "p"), (SOURCE_ATTEMPTS, "5"), (REASON, "nacked"), ("type", "paid")];
+        let attributes = [
+            (SOURCE_SUBSCRIPTION, "payment"),
+            (SOURCE_PROJECT, "p"),
+            (SOURCE_ATTEMPTS, "5"),
+            (REASON, "nacked"),
+            ("type", "paid"),
+        ];
         let attributes = attributes.into_iter().map(attribute).collect();
         let cause = Cause::of(&pubsub::PubsubMessage { attributes, ..Default::default() });
-        assert_eq!((cause.source.as_str(), cause.attempts.as_str(), cause.reason.as_str()), ("projects/p/subscriptions/payment", "5", "nacked"));
+        assert_eq!(
+            (cause.source.as_str(), cause.attempts.as_str(), cause.reason.as_str()),
+            ("projects/p/subscriptions/payment", "5", "nacked")
+        );
         assert_eq!(units::labels(&cause.other_attributes), "type=paid");
     }
 }
