@@ -27,6 +27,10 @@ pub struct Config {
     #[arg(long, env = "BROKER_TOPOLOGY")]
     pub topology: Option<PathBuf>,
 
+    /// Address to serve metrics for Prometheus on, at `/metrics`; port 0 takes any free one. Off unless it is set.
+    #[arg(long, env = "BROKER_METRICS_LISTEN")]
+    pub metrics_listen: Option<SocketAddr>,
+
     /// Journal bytes after which a checkpoint is written; it bounds how long a recovery takes.
     #[arg(long, env = "BROKER_CHECKPOINT_BYTES", default_value_t = CHECKPOINT_BYTES_DEFAULT, hide = true)]
     #[arg(value_parser = clap::value_parser!(u64).range(CHECKPOINT_BYTES_MIN..))]
@@ -69,6 +73,7 @@ impl Config {
             listen,
             data_dir,
             topology: None,
+            metrics_listen: None,
             checkpoint_bytes: CHECKPOINT_BYTES_DEFAULT,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             verify: Verify::default(),

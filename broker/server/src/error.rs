@@ -21,6 +21,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The port of the metrics can't be bound.
+    #[error("address `{address}` (--metrics-listen, BROKER_METRICS_LISTEN) can't be bound: {source}")]
+    ListenMetrics {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The topology file can't be read.
     #[error("topology file `{}` (--topology, BROKER_TOPOLOGY) can't be used: {why}", path.display())]
     Topology {

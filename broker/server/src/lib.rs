@@ -9,6 +9,7 @@ mod connection;
 mod edge;
 mod engine;
 mod error;
+mod metrics;
 mod server;
 mod topology;
 

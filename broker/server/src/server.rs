@@ -1,9 +1,11 @@
 //! The broker as a whole: recovery, the gRPC server, the graceful stop.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use axum::middleware;
 use orderflow_proto::DESCRIPTORS;
 use orderflow_proto::google::pubsub::v1::publisher_server::PublisherServer;
 use orderflow_proto::google::pubsub::v1::subscriber_server::SubscriberServer;
@@ -20,6 +22,7 @@ use tonic_health::server::HealthReporter;
 use crate::connection::incoming;
 use crate::edge::{Inspector, Publisher, REQUEST_BYTES_MAX, Subscriber, with_rest};
 use crate::engine::embedded::{self, Embedded, Failure, Running};
+use crate::metrics::{self, Page, Requests};
 use crate::topology::Topology;
 use crate::{Config, Error};
 
@@ -42,6 +45,8 @@ type InspectorService = BrokerServiceServer<Inspector<Embedded>>;
 pub struct Broker {
     listener: TcpListener,
     address: SocketAddr,
+    /// Where metrics are served, if they are.
+    metrics: Option<(TcpListener, SocketAddr)>,
     engine: Running,
 }
 
@@ -56,9 +61,10 @@ impl Broker {
             ..embedded::Options::new(config.data_dir)
         };
         let engine = embedded::open(options).await?;
-        let prepared = prepare(&engine.engine, config.topology.zip(topology), config.listen).await;
+        let prepared =
+            prepare(&engine.engine, config.topology.zip(topology), config.listen, config.metrics_listen).await;
         match prepared {
-            Ok((listener, address)) => Ok(Self { listener, address, engine }),
+            Ok(((listener, address), metrics)) => Ok(Self { listener, address, metrics, engine }),
             Err(error) => {
                 engine.close().await?;
                 Err(error)
@@ -72,13 +78,28 @@ impl Broker {
         self.address
     }
 
+    /// Where the metrics are served, if they are.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(|(_, address)| *address)
+    }
+
     /// Serves until the token is cancelled, then ends what is open within a grace period and writes a checkpoint.
     pub async fn run(self, token: CancellationToken) -> Result<(), Error> {
-        let Self { listener, address, engine: Running { engine, stop: stop_engine, task: mut engine_task } } = self;
+        let Self { listener, address, metrics, engine: running } = self;
+        let Running { engine, stop: stop_engine, task: mut engine_task } = running;
         let (reporter, health) = tonic_health::server::health_reporter();
         set_serving(&reporter, true).await;
         let stop = CancellationToken::new();
-        let routes = routes(&engine, &stop).add_service(health);
+        let mut routes = routes(&engine, &stop).add_service(health);
+        if let Some((listener, address)) = metrics {
+            let requests = Requests::default();
+            let counts = middleware::from_fn_with_state(requests.clone(), metrics::count);
+            routes = routes.into_axum_router().layer(counts).into();
+            let page = Page { sync_seconds: engine.sync_seconds(), engine: engine.clone(), requests };
+            tokio::spawn(page.serve(listener, stop.clone()));
+            tracing::info!(%address, "Metrics are served at /metrics.");
+        }
         let server = Server::builder()
             // For the REST face.
             .accept_http1(true)
@@ -115,14 +136,25 @@ async fn prepare(
     engine: &Embedded,
     topology: Option<(PathBuf, Topology)>,
     listen: SocketAddr,
-) -> Result<(TcpListener, SocketAddr), Error> {
+    metrics_listen: Option<SocketAddr>,
+) -> Result<(Bound, Option<Bound>), Error> {
     if let Some((path, topology)) = topology {
         let applied = topology.apply(engine).await.map_err(|why| Error::Topology { path, why })?;
         tracing::info!(created = applied.created, found = applied.found, "Applied the topology.");
     }
-    let error = |source| Error::Listen { address: listen, source };
-    let listener = TcpListener::bind(listen).await.map_err(error)?;
-    let address = listener.local_addr().map_err(error)?;
+    let bound = bind(listen).await.map_err(|source| Error::Listen { address: listen, source })?;
+    let metrics = match metrics_listen {
+        Some(address) => Some(bind(address).await.map_err(|source| Error::ListenMetrics { address, source })?),
+        None => None,
+    };
+    Ok((bound, metrics))
+}
+
+type Bound = (TcpListener, SocketAddr);
+
+async fn bind(address: SocketAddr) -> io::Result<Bound> {
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
     Ok((listener, address))
 }
 

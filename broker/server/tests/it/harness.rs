@@ -28,6 +28,7 @@ pub(crate) const SUBSCRIPTION: &str = "projects/p/subscriptions/payment";
 pub(crate) struct TestBroker {
     dir: TempDir,
     pub(crate) url: String,
+    pub(crate) metrics: Option<std::net::SocketAddr>,
     stop: CancellationToken,
     running: JoinHandle<Result<(), Error>>,
 }
@@ -64,9 +65,10 @@ impl TestBroker {
         adjust(&mut config);
         let broker = Broker::open(config).await.unwrap();
         let url = format!("http://{}", broker.address());
+        let metrics = broker.metrics_address();
         let stop = CancellationToken::new();
         let running = tokio::spawn(broker.run(stop.clone()));
-        Self { dir, url, stop, running }
+        Self { dir, url, metrics, stop, running }
     }
 
     /// A broker with [`TOPIC`] and a [`SUBSCRIPTION`] with every setting at its default, and a client of it.

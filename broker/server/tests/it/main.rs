@@ -11,6 +11,7 @@ mod exactly_once;
 mod filters;
 mod harness;
 mod inspecting;
+mod metrics;
 mod official_client;
 mod process;
 mod publishing;

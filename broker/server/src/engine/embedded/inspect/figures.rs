@@ -105,6 +105,11 @@ impl Figures {
 }
 
 impl Embedded {
+    /// How long syncs of the journal took.
+    pub(crate) fn sync_seconds(&self) -> Histogram {
+        self.figures.sync_seconds.clone()
+    }
+
     pub(in crate::engine::embedded) async fn figures(&self) -> Result<Stats, Error> {
         let all = |state: &mut State| Ok::<_, Error>((halves(&state.core, state.now), topics(state), state.now));
         let (halves, topics, time) = self.ask(all).await?;

@@ -1,0 +1,8 @@
+//! Figures for Prometheus: a page of OpenMetrics text on a port of its own.
+
+mod page;
+mod requests;
+mod series;
+
+pub(crate) use page::Page;
+pub(crate) use requests::{Requests, count};
