@@ -13,7 +13,7 @@ use crate::event::{CE_ID, CE_SOURCE, CE_TIME, CE_TYPE, rfc3339};
 use crate::telemetry::trace;
 use crate::{broker, db};
 
-pub use relay::{BATCH_EVENTS_MAX, Relay};
+pub use relay::{BATCH_EVENTS_MAX, OnTaken, Relay, Taken};
 
 /// How large an event's payload may be, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;

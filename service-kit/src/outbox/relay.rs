@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
+use bytes::Bytes;
 use google_cloud_gax::error::rpc::Code;
 use google_cloud_pubsub::client::{BasePublisher, Publisher};
 use google_cloud_pubsub::error::PublishError;
@@ -14,7 +15,8 @@ use tracing::{error, info, warn};
 
 use super::Error;
 use crate::broker::{BrokerConfig, reason};
-use crate::db::{self, Database};
+use crate::db::{self, Connection, Database, JobFuture};
+use crate::event::CE_TYPE;
 use crate::status::chain;
 use crate::telemetry::metrics;
 
@@ -48,11 +50,28 @@ pub struct Relay {
     database: Database,
     broker: BrokerConfig,
     publisher: BasePublisher,
+    on_taken: Option<OnTaken>,
     refused: Refused,
     /// Rows up to this id were refused, or follow a refused one; each round begins after them.
     passed_id: i64,
     count_at: Instant,
 }
+
+/// An event that the broker has taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Its id (`ce-id`).
+    pub event_id: String,
+    /// What happened (`ce-type`).
+    pub kind: String,
+    /// Its ordering key.
+    pub ordering_key: String,
+    /// The encoded event.
+    pub payload: Bytes,
+}
+
+/// What a service does about events that the broker has taken, see [`Relay::on_taken`].
+pub type OnTaken = for<'c> fn(&'c mut Connection, &'c [Taken]) -> JobFuture<'c, Result<(), db::Error>>;
 
 /// How a round went.
 #[derive(Debug, PartialEq, Eq)]
@@ -86,10 +105,18 @@ impl Relay {
             database,
             broker: broker.clone(),
             publisher,
+            on_taken: None,
             refused: Refused::default(),
             passed_id: 0,
             count_at: Instant::now(),
         })
+    }
+
+    /// Calls `hook` in the transaction that deletes events which the broker has taken: once for each event, also when
+    /// several relays have published it. While the hook fails, the events are published again.
+    pub fn on_taken(mut self, hook: OnTaken) -> Self {
+        self.on_taken = Some(hook);
+        self
     }
 
     /// Publishes until the token is cancelled; then finishes the round and returns. What waits on goes out at the
@@ -170,11 +197,11 @@ impl Relay {
         let mut held_id = held.last().map_or(self.passed_id, |row| row.at.id);
         let mut problem = None;
         let mut taken = Vec::with_capacity(free.len());
-        for (at, published) in self.publish(free) {
+        for (at, event, published) in self.publish(free) {
             match fate(published.await) {
                 Fate::Taken => {
                     metrics::published(&at.topic);
-                    taken.push(at);
+                    taken.push((at.id, event));
                 }
                 // It follows one that was refused in this round.
                 _ if self.refused.holds(&at) => held_id = held_id.max(at.id),
@@ -203,15 +230,21 @@ impl Relay {
     ///
     /// Each round has its own publishers, on the same connection. A publisher keeps a task for every ordering key that
     /// it has seen, and stops publishing a key after an error; both end with the round.
-    fn publish(&self, rows: Vec<Row>) -> Vec<(Place, PublishFuture)> {
+    fn publish(&self, rows: Vec<Row>) -> Vec<(Place, Taken, PublishFuture)> {
         let mut publishers: HashMap<String, Publisher> = HashMap::new();
         let publish = |row: Row| {
             let publisher = publishers.entry(row.at.topic.clone()).or_insert_with_key(|topic| {
                 let publisher = self.publisher.publisher(self.broker.topic(topic));
                 publisher.set_delay_threshold(Duration::ZERO).build()
             });
+            let event = Taken {
+                event_id: row.at.event_id.clone(),
+                kind: row.attributes.get(CE_TYPE).cloned().unwrap_or_default(),
+                ordering_key: row.at.ordering_key.clone(),
+                payload: row.payload.clone(),
+            };
             let message = Message::new().set_data(row.payload).set_ordering_key(&row.at.ordering_key);
-            (row.at, publisher.publish(message.set_attributes(row.attributes)))
+            (row.at, event, publisher.publish(message.set_attributes(row.attributes)))
         };
         rows.into_iter().map(publish).collect()
     }
@@ -221,22 +254,30 @@ impl Relay {
              WHERE id > $1 ORDER BY id LIMIT $2";
         let rows = sqlx::query_as::<_, (i64, String, String, String, String, Vec<u8>)>(sql);
         let rows = rows.bind(self.passed_id).bind(i64::from(BATCH_EVENTS_MAX)).fetch_all(self.database.reads()).await?;
-        let row = |(id, event_id, topic, ordering_key, attributes, payload): (_, _, _, _, String, _)| {
+        let row = |(id, event_id, topic, ordering_key, attributes, payload): (_, _, _, _, String, Vec<u8>)| {
             let attributes = serde_json::from_str(&attributes).map_err(|error| sqlx::Error::Decode(error.into()))?;
-            Ok(Row { at: Place { id, event_id, topic, ordering_key }, attributes, payload })
+            Ok(Row { at: Place { id, event_id, topic, ordering_key }, attributes, payload: Bytes::from(payload) })
         };
         rows.into_iter().map(row).collect()
     }
 
-    async fn delete(&self, taken: Vec<Place>) -> Result<(), db::Error> {
+    async fn delete(&self, taken: Vec<(i64, Taken)>) -> Result<(), db::Error> {
+        let on_taken = self.on_taken;
         let delete = self.database.write(move |connection| {
             Box::pin(async move {
-                for Place { id, event_id, .. } in taken {
+                let mut deleted = Vec::with_capacity(taken.len());
+                for (id, event) in taken {
                     // Ids start again when the outbox is empty, so the event has to be the same one as well.
                     let sql = "DELETE FROM outbox WHERE id = $1 AND event_id = $2";
-                    sqlx::query(sql).bind(id).bind(event_id).execute(&mut *connection).await?;
+                    let rows = sqlx::query(sql).bind(id).bind(&event.event_id).execute(&mut *connection).await?;
+                    if rows.rows_affected() == 1 {
+                        deleted.push(event);
+                    }
                 }
-                Ok(())
+                match on_taken {
+                    Some(hook) => hook(connection, &deleted).await,
+                    None => Ok(()),
+                }
             })
         });
         delete.await
@@ -246,7 +287,7 @@ impl Relay {
 struct Row {
     at: Place,
     attributes: BTreeMap<String, String>,
-    payload: Vec<u8>,
+    payload: Bytes,
 }
 
 /// Where an event stands in the outbox and where it goes.

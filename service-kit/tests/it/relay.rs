@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use orderflow_proto::google::pubsub::v1::PubsubMessage;
 use service_kit::CancellationToken;
 use service_kit::db::{self, Database};
-use service_kit::outbox::{self, BATCH_EVENTS_MAX, NewEvent, PAYLOAD_BYTES_MAX, Relay};
+use service_kit::outbox::{self, BATCH_EVENTS_MAX, NewEvent, PAYLOAD_BYTES_MAX, Relay, Taken};
 use tokio::task::JoinHandle;
 
 use crate::fake::Fake;
@@ -185,6 +185,48 @@ async fn what_the_broker_refuses_waits_in_order_and_holds_up_no_other_key() {
     assert_eq!(by_key(&fake.published("payment-events"))["key 0"], expected(1, each)["key 0"]);
     token.cancel();
     running.await.unwrap();
+}
+
+/// Writes down in `things` what the broker has taken, with its kind and its payload.
+fn write_down<'c>(connection: &'c mut db::Connection, taken: &'c [Taken]) -> db::JobFuture<'c, Result<(), db::Error>> {
+    Box::pin(async move {
+        for event in taken {
+            let note = format!("{} {} {}", event.kind, event.ordering_key, String::from_utf8_lossy(&event.payload));
+            let sql = "INSERT INTO things (id, name, note) VALUES ((SELECT COUNT(*) FROM things), $1, $2)";
+            sqlx::query(sql).bind(&event.event_id).bind(note).execute(&mut *connection).await?;
+        }
+        Ok(())
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_has_taken_is_told_once_in_the_transaction_that_deletes_it() {
+    let (_folder, database) = crate::database().await;
+    let fake = Fake::start();
+    fake.state().refused_keys.insert("refused".into());
+    let refused = enqueue(&database, vec![event("refused", "0")]).await.unwrap();
+    let mut ids = Vec::new();
+    for at in 0..20 {
+        ids.extend(enqueue(&database, vec![event("key", &at.to_string())]).await.unwrap());
+    }
+    // Two relays publish the same events; each is deleted, and so told, by one of them.
+    let token = CancellationToken::new();
+    let mut running = Vec::new();
+    for _ in 0..2 {
+        let relay = Relay::open(database.clone(), &crate::broker(&fake)).await.unwrap().on_taken(write_down);
+        running.push(tokio::spawn(relay.run(token.clone())));
+    }
+    crate::until("the free key is published", async || waiting(&database).await == 1).await;
+    let sql = "SELECT name, note FROM things ORDER BY id";
+    let told: Vec<(String, String)> = sqlx::query_as(sql).fetch_all(database.reads()).await.unwrap();
+    let expected: Vec<_> =
+        ids.into_iter().enumerate().map(|(at, id)| (id, format!("test.Happened key {at}"))).collect();
+    assert_eq!(told, expected);
+    assert!(!told.iter().any(|(id, _)| *id == refused[0]));
+    token.cancel();
+    for running in running {
+        running.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test]
