@@ -11,10 +11,10 @@ use service_kit::status::chain;
 use tracing::{error, info};
 
 use crate::app::{App, Changed, Orders, StoreError};
-use crate::domain::{Money, OrderId, PaymentOutcome, ValueError};
+use crate::domain::{DECLINE_REASON_CHARS_MAX, Money, OrderId, Outcome as Ended, PaymentOutcome, ValueError};
 
-/// Characters of a decline's reason that are kept at most.
-const REASON_CHARS_MAX: usize = 256;
+/// The types of events that tell an outcome, without their package.
+const KINDS: [&str; 4] = ["PaymentCaptured", "PaymentDeclined", "PaymentRefunded", "PaymentVoided"];
 
 /// The subscription with the outcomes of payments.
 pub(crate) const CONFIG: ConsumerConfig = ConsumerConfig {
@@ -81,10 +81,10 @@ impl<S: Orders> Handler for PaymentEvents<S> {
         };
         match self.settle(event, id, &outcome, stopping).await {
             Ok(Ok(Changed::To(order))) => {
-                info!(order_id = %order.id, paid = order.decline_reason().is_none(), "an order has reached its end");
+                info!(order_id = %order.id, waits = order.status.is_waiting(), "an order took the outcome of its payment");
                 Outcome::Done
             }
-            Ok(Ok(Changed::Nothing)) => Outcome::Done,
+            Ok(Ok(Changed::Nothing(_))) => Outcome::Done,
             Ok(Ok(Changed::Unknown)) => Outcome::Reject(format!("there is no order `{id}`")),
             Ok(Ok(Changed::Refused(error))) => Outcome::Reject(format!("order `{id}`: {error}")),
             Ok(Err(error)) => {
@@ -100,21 +100,22 @@ impl<S: Orders> Handler for PaymentEvents<S> {
 fn parse(event: &Event) -> Result<Option<(OrderId, PaymentOutcome)>, Poison> {
     use wire::payment_event::Event as Body;
     let message = wire::PaymentEvent::decode(event.payload.clone())?;
-    let field = |field| move |error| Poison::Field { field, error };
-    let outcome = match (event.kind.as_str(), message.event) {
-        ("orderflow.events.v1.PaymentCaptured", Some(Body::Captured(_))) => {
-            PaymentOutcome::Captured(money(message.amount)?)
-        }
-        ("orderflow.events.v1.PaymentDeclined", Some(Body::Declined(declined))) => {
-            PaymentOutcome::Declined { reason: declined.reason.chars().take(REASON_CHARS_MAX).collect() }
-        }
-        (kind @ ("orderflow.events.v1.PaymentCaptured" | "orderflow.events.v1.PaymentDeclined"), _) => {
-            return Err(Poison::OtherPayload(kind.to_owned()));
-        }
-        _ => return Ok(None),
+    let kind = event.kind.as_str();
+    let Some(kind) = kind.strip_prefix("orderflow.events.v1.").filter(|kind| KINDS.contains(kind)) else {
+        return Ok(None);
     };
-    let id = message.order_id.parse().map_err(field("order_id"))?;
-    Ok(Some((id, outcome)))
+    let outcome = match (kind, message.event) {
+        ("PaymentCaptured", Some(Body::Captured(_))) => Ended::Captured(money(message.amount)?),
+        ("PaymentDeclined", Some(Body::Declined(declined))) => {
+            Ended::Declined { reason: declined.reason.chars().take(DECLINE_REASON_CHARS_MAX).collect() }
+        }
+        ("PaymentRefunded", Some(Body::Refunded(_))) => Ended::Refunded(money(message.amount)?),
+        ("PaymentVoided", Some(Body::Voided(_))) => Ended::Voided,
+        _ => return Err(Poison::OtherPayload(event.kind.clone())),
+    };
+    let id = message.order_id.parse().map_err(|error| Poison::Field { field: "order_id", error })?;
+    // 0 stands for 1.
+    Ok(Some((id, PaymentOutcome { attempt: message.attempt.max(1), outcome })))
 }
 
 fn money(money: Option<wire_type::Money>) -> Result<Money, Poison> {

@@ -3,7 +3,8 @@
 //! - [`Cli`] is the command line, [`Config`] what it can be told, [`run`] the service as a process.
 //! - [`Service`] is the service as a component: opened, then run until its token is cancelled.
 //!
-//! Inside, `domain` knows nothing of ours, `app` only the domain; `grpc`, `store` and `consumer` sit at the edge.
+//! Inside, `domain` knows nothing of ours, `app` only the domain; `grpc`, `store`, `peers` and `consumer` sit at the
+//! edge.
 
 mod app;
 mod cli;
@@ -11,6 +12,7 @@ mod config;
 mod consumer;
 mod domain;
 mod grpc;
+mod peers;
 mod service;
 mod store;
 

@@ -1,17 +1,26 @@
-//! What callers can ask for. Knows the domain, and by [`Orders`] what it needs of a store; nothing else.
+//! What callers can ask for. Knows the domain, and by [`Orders`] and [`Payments`] what it needs of others; nothing else.
 
+mod checkout;
+mod ports;
+mod sweeper;
 mod watchers;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
+pub(crate) use checkout::{CALL_GRACE_MS, Charge};
+pub(crate) use ports::{
+    Changed, Filter, Fingerprint, Happening, Orders, Payments, Placed, StatusKind, Step, StepKind, StoreError,
+};
+pub(crate) use sweeper::Sweeper;
 pub(crate) use watchers::{WATCHES_MAX, Watch};
 
 use crate::domain::{
-    CustomerId, IdempotencyKey, NewOrder, Order, OrderEvent, OrderId, OrderStatus, OutcomeError, PaymentOutcome,
-    TimestampUs,
+    CancelReason, IdempotencyKey, NewOrder, Order, OrderId, PaymentOutcome, PaymentToken, Refusal, TimestampUs,
 };
+use sweeper::Alarm;
 use watchers::Watchers;
 
 /// The use cases. Cheap to clone.
@@ -19,99 +28,18 @@ use watchers::Watchers;
 pub(crate) struct App<S> {
     store: Arc<S>,
     watchers: Arc<Watchers>,
+    alarm: Arc<Alarm>,
+    terms: Terms,
     now_us: fn() -> i64,
 }
 
-/// A store of orders. Whatever it returns from a change is on disk.
-pub(crate) trait Orders: Send + Sync + 'static {
-    /// Keeps a new order together with its event, unless the key was used before.
-    fn place(
-        &self,
-        order: Order,
-        key: IdempotencyKey,
-        fingerprint: Fingerprint,
-    ) -> impl Future<Output = Result<Placed, StoreError>> + Send;
-
-    /// Lets `decide` change an order and keeps the result, its event and the mark that the message `message_id` was
-    /// handled, all in one transaction. A message that was handled before changes nothing.
-    fn change<F>(
-        &self,
-        message_id: String,
-        id: OrderId,
-        decide: F,
-    ) -> impl Future<Output = Result<Changed, StoreError>> + Send
-    where
-        F: FnOnce(&mut Order) -> Result<Option<OrderEvent>, OutcomeError> + Send + 'static;
-
-    /// One order.
-    fn order(&self, id: OrderId) -> impl Future<Output = Result<Option<Order>, StoreError>> + Send;
-
-    /// Orders that were accepted before `before`, newest first.
-    fn list(
-        &self,
-        filter: Filter,
-        before: Option<OrderId>,
-        limit: u32,
-    ) -> impl Future<Output = Result<Vec<Order>, StoreError>> + Send;
-}
-
-/// A digest of a request's body: equal bodies have equal digests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fingerprint(pub(crate) String);
-
-/// Which orders to list.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Filter {
-    /// Only of this customer.
-    pub(crate) customer_id: Option<CustomerId>,
-    /// Only of this status.
-    pub(crate) status: Option<StatusKind>,
-}
-
-/// A status without what belongs to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StatusKind {
-    /// [`OrderStatus::PendingPayment`]
-    PendingPayment,
-    /// [`OrderStatus::Paid`]
-    Paid,
-    /// [`OrderStatus::PaymentDeclined`]
-    PaymentDeclined,
-}
-
-/// What came of keeping a new order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Placed {
-    /// It was kept.
-    New(Order),
-    /// The same request was answered before, with this order, as it stands now.
-    Known(Order),
-    /// The key belongs to a request with another body.
-    KeyReused,
-}
-
-/// What came of changing an order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Changed {
-    /// It was changed into this.
-    To(Order),
-    /// The message was handled before, or told nothing new.
-    Nothing,
-    /// There is no such order.
-    Unknown,
-    /// The order cannot take the outcome.
-    Refused(OutcomeError),
-}
-
-/// Why a store failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StoreError {
-    /// The database does not work now. It is nobody's fault, and the same again may succeed.
-    #[error("the database is unavailable")]
-    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The database works, but not with this: what it holds makes no sense, or a constraint is in the way.
-    #[error("the database holds something unexpected")]
-    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+/// How long orders may wait.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// How long a synchronous checkout waits for payment-service.
+    pub(crate) payment_timeout: Duration,
+    /// How long an order may wait for its payment when its request does not say; `None` for ever.
+    pub(crate) payment_deadline_us: Option<i64>,
 }
 
 /// Why a use case failed.
@@ -123,9 +51,15 @@ pub(crate) enum Error {
     /// The idempotency key belongs to a request with another body.
     #[error("the idempotency key was used before, with another body")]
     KeyReused,
+    /// A synchronous checkout got no answer about its payment.
+    #[error("payment gave no answer in time: order `{0}` is cancelled, and nothing stays charged")]
+    PaymentUnavailable(OrderId),
     /// More watches are open than the service allows.
     #[error("more than {WATCHES_MAX} watches are open")]
     TooManyWatches,
+    /// The order's state does not allow it.
+    #[error(transparent)]
+    Refused(Refusal),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -133,33 +67,55 @@ pub(crate) enum Error {
 
 impl<S> Clone for App<S> {
     fn clone(&self) -> Self {
-        Self { store: Arc::clone(&self.store), watchers: Arc::clone(&self.watchers), now_us: self.now_us }
+        Self {
+            store: Arc::clone(&self.store),
+            watchers: Arc::clone(&self.watchers),
+            alarm: Arc::clone(&self.alarm),
+            terms: self.terms,
+            now_us: self.now_us,
+        }
     }
 }
 
 impl<S: Orders> App<S> {
     /// The use cases on a store; `now_us` tells the microseconds since 1970.
-    pub(crate) fn new(store: S, now_us: fn() -> i64) -> Self {
-        Self { store: Arc::new(store), watchers: Arc::default(), now_us }
+    pub(crate) fn new(store: S, terms: Terms, now_us: fn() -> i64) -> Self {
+        Self { store: Arc::new(store), watchers: Arc::default(), alarm: Arc::default(), terms, now_us }
     }
 
-    /// Accepts an order, or finds the one that the same request made before.
-    pub(crate) async fn place(
+    /// Accepts an order, or finds the one that the same request made before. In a synchronous checkout it is charged by
+    /// `payments`, and the order comes back as it stands then.
+    pub(crate) async fn place<P: Payments>(
         &self,
-        new: NewOrder,
+        mut new: NewOrder,
         key: IdempotencyKey,
         fingerprint: Fingerprint,
+        payments: &P,
     ) -> Result<Order, Error> {
-        let order = Order::place(new, OrderId::from_uuid(Uuid::now_v7()), TimestampUs((self.now_us)()));
-        match self.store.place(order, key, fingerprint).await? {
-            Placed::New(order) | Placed::Known(order) => Ok(order),
-            Placed::KeyReused => Err(Error::KeyReused),
+        new.payment_deadline_us = new.payment_deadline_us.or(self.terms.payment_deadline_us);
+        let order = Order::place(new, OrderId::from_uuid(Uuid::now_v7()), self.now(), self.call_us());
+        let order = match self.store.place(order, key, fingerprint).await? {
+            Placed::New(order) | Placed::Known(order) => order,
+            Placed::KeyReused => return Err(Error::KeyReused),
+        };
+        if let Some((at, _)) = order.due() {
+            self.alarm.set(at);
+        }
+        // Also for an order that is known: its first request may have died halfway.
+        match order.call_deadline {
+            Some(_) => checkout::charge(self, order, payments).await,
+            None => Ok(order),
         }
     }
 
     /// One order.
     pub(crate) async fn order(&self, id: OrderId) -> Result<Order, Error> {
         self.store.order(id).await?.ok_or(Error::NotFound(id))
+    }
+
+    /// What the store knows of an order's life, oldest first.
+    pub(crate) async fn steps(&self, id: OrderId) -> Result<Vec<Step>, Error> {
+        Ok(self.store.steps(id).await?)
     }
 
     /// Orders that were accepted before `before`, newest first.
@@ -175,31 +131,68 @@ impl<S: Orders> App<S> {
         Ok(Watch::new(Arc::clone(&self.store), subscription, order))
     }
 
-    /// Brings an order to its end by the outcome that the message `message_id` tells.
+    /// Cancels an order for its customer, or asks for its money back.
+    pub(crate) async fn cancel(&self, id: OrderId) -> Result<Order, Error> {
+        self.ask(id, |order, now| Ok(order.cancel(CancelReason::Customer, now))).await
+    }
+
+    /// Tries another card.
+    pub(crate) async fn retry(&self, id: OrderId, token: PaymentToken) -> Result<Order, Error> {
+        let order = self.ask(id, |order, now| order.retry(token, now)).await?;
+        if let Some((at, _)) = order.due() {
+            self.alarm.set(at);
+        }
+        Ok(order)
+    }
+
+    /// Takes the outcome of a payment that the message `message_id` tells.
     pub(crate) async fn settle(
         &self,
         message_id: String,
         id: OrderId,
         outcome: PaymentOutcome,
     ) -> Result<Changed, StoreError> {
-        let now = TimestampUs((self.now_us)());
-        let changed = self.store.change(message_id, id, move |order| order.apply(outcome, now)).await?;
+        self.change(Some(message_id), id, |order, now| order.settle(outcome, now)).await
+    }
+
+    /// Changes an order that a caller asks for.
+    async fn ask(&self, id: OrderId, decide: impl Decide) -> Result<Order, Error> {
+        match self.change(None, id, decide).await? {
+            Changed::To(order) | Changed::Nothing(order) => Ok(order),
+            Changed::Unknown => Err(Error::NotFound(id)),
+            Changed::Refused(refusal) => Err(Error::Refused(refusal)),
+        }
+    }
+
+    async fn change(
+        &self,
+        message_id: Option<String>,
+        id: OrderId,
+        decide: impl Decide,
+    ) -> Result<Changed, StoreError> {
+        let now = self.now();
+        let changed = self.store.change(message_id, id, move |order| decide(order, now)).await?;
         if let Changed::To(order) = &changed {
             self.watchers.tell(order);
         }
         Ok(changed)
     }
-}
 
-impl From<&OrderStatus> for StatusKind {
-    fn from(status: &OrderStatus) -> Self {
-        match status {
-            OrderStatus::PendingPayment => Self::PendingPayment,
-            OrderStatus::Paid => Self::Paid,
-            OrderStatus::PaymentDeclined { .. } => Self::PaymentDeclined,
-        }
+    fn now(&self) -> TimestampUs {
+        TimestampUs((self.now_us)())
+    }
+
+    /// After this many microseconds the call that charges an order is over for certain.
+    fn call_us(&self) -> i64 {
+        let call = self.terms.payment_timeout + Duration::from_millis(CALL_GRACE_MS);
+        i64::try_from(call.as_micros()).unwrap_or(i64::MAX)
     }
 }
+
+/// What is decided about an order at a time.
+trait Decide: FnOnce(&mut Order, TimestampUs) -> Happening + Send + 'static {}
+
+impl<F: FnOnce(&mut Order, TimestampUs) -> Happening + Send + 'static> Decide for F {}
 
 #[cfg(test)]
 mod tests;

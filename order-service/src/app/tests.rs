@@ -4,10 +4,24 @@ use std::time::Duration;
 
 use super::watchers::Watchers;
 use super::*;
-use crate::domain::{Lines, Money, OrderLine, PaymentToken, Quantity, Sku};
+use crate::domain::{
+    CheckoutMode, CustomerId, Effect, Lines, Money, OrderLine, OrderStatus, Outcome, PaymentToken, Quantity, Sku,
+};
 
 /// Everything here takes milliseconds; who waits longer waits for nothing.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+const TERMS: Terms = Terms { payment_timeout: Duration::from_secs(3), payment_deadline_us: None };
+
+/// Answers nobody: no order here is charged within its request.
+#[derive(Clone)]
+struct Nobody;
+
+impl Payments for Nobody {
+    async fn charge(&self, _: &Order, _: Duration) -> Charge {
+        Charge::NoAnswer("nobody is there".to_owned())
+    }
+}
 
 /// Orders in memory, with a hook that runs between the read of an order and its return.
 #[derive(Debug, Default)]
@@ -24,16 +38,16 @@ impl Orders for Memory {
         Ok(Placed::New(order))
     }
 
-    async fn change<F>(&self, _: String, id: OrderId, decide: F) -> Result<Changed, StoreError>
+    async fn change<F>(&self, _: Option<String>, id: OrderId, decide: F) -> Result<Changed, StoreError>
     where
-        F: FnOnce(&mut Order) -> Result<Option<OrderEvent>, OutcomeError> + Send + 'static,
+        F: FnOnce(&mut Order) -> Happening + Send + 'static,
     {
         let mut orders = self.orders.lock().unwrap();
         let Some(order) = orders.get_mut(&id) else { return Ok(Changed::Unknown) };
         match decide(order) {
-            Ok(Some(_)) => Ok(Changed::To(order.clone())),
-            Ok(None) => Ok(Changed::Nothing),
-            Err(error) => Ok(Changed::Refused(error)),
+            Ok(Effect::Told(_)) => Ok(Changed::To(order.clone())),
+            Ok(Effect::Nothing | Effect::Noted(_)) => Ok(Changed::Nothing(order.clone())),
+            Err(refusal) => Ok(Changed::Refused(refusal)),
         }
     }
 
@@ -46,13 +60,25 @@ impl Orders for Memory {
         Ok(read)
     }
 
+    async fn steps(&self, _: OrderId) -> Result<Vec<Step>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn due(&self, limit: u32) -> Result<Vec<(OrderId, TimestampUs)>, StoreError> {
+        let mut due: Vec<_> =
+            self.orders.lock().unwrap().values().filter_map(|order| Some((order.id, order.due()?.0))).collect();
+        due.sort_by_key(|(_, at)| *at);
+        due.truncate(limit as usize);
+        Ok(due)
+    }
+
     async fn list(&self, _: Filter, _: Option<OrderId>, _: u32) -> Result<Vec<Order>, StoreError> {
         Ok(Vec::new())
     }
 }
 
 fn app() -> App<Memory> {
-    let app = App::new(Memory::default(), || 1_700_000_000_000_000);
+    let app = App::new(Memory::default(), TERMS, || 1_700_000_000_000_000);
     app.store.app.set(app.clone()).unwrap();
     app
 }
@@ -65,18 +91,27 @@ fn new_order() -> NewOrder {
     };
     NewOrder {
         customer_id: CustomerId::parse("ada").unwrap(),
+        customer_email: None,
         lines: Lines::new(vec![line]).unwrap(),
         payment_token: PaymentToken::default(),
+        checkout_mode: CheckoutMode::Asynchronous,
+        payment_deadline_us: None,
     }
 }
 
 async fn placed(app: &App<Memory>) -> Order {
-    app.place(new_order(), IdempotencyKey::parse("k").unwrap(), Fingerprint(String::new())).await.unwrap()
+    app.place(new_order(), IdempotencyKey::parse("k").unwrap(), Fingerprint(String::new()), &Nobody).await.unwrap()
 }
 
 fn captured() -> PaymentOutcome {
-    PaymentOutcome::Captured(Money::new("EUR".parse().unwrap(), 500).unwrap())
+    PaymentOutcome { attempt: 1, outcome: Outcome::Captured(total()) }
 }
+
+fn total() -> Money {
+    Money::new("EUR".parse().unwrap(), 500).unwrap()
+}
+
+const PAID: OrderStatus = OrderStatus::Paid { refund_pending: false };
 
 /// All that a watch tells until it ends.
 async fn statuses(mut watch: Watch<Memory>) -> Vec<OrderStatus> {
@@ -93,15 +128,15 @@ async fn a_change_between_the_read_and_the_first_reply_is_not_missed() {
     let order = placed(&app).await;
     *app.store.arrives_during_read.lock().unwrap() = Some(captured());
     let watch = app.watch(order.id).await.unwrap();
-    assert_eq!(statuses(watch).await, [OrderStatus::PendingPayment, OrderStatus::Paid]);
+    assert_eq!(statuses(watch).await, [OrderStatus::PendingPayment, PAID]);
 }
 
 #[tokio::test]
-async fn a_watch_on_a_final_order_tells_it_once_and_ends() {
+async fn a_watch_on_an_order_that_waits_for_nothing_tells_it_once_and_ends() {
     let app = app();
     let order = placed(&app).await;
     app.settle("m".to_owned(), order.id, captured()).await.unwrap();
-    assert_eq!(statuses(app.watch(order.id).await.unwrap()).await, [OrderStatus::Paid]);
+    assert_eq!(statuses(app.watch(order.id).await.unwrap()).await, [PAID]);
 }
 
 #[tokio::test]
@@ -112,7 +147,7 @@ async fn every_watcher_hears_of_a_change_and_old_news_is_left_out() {
     app.watchers.tell(&order);
     app.settle("m".to_owned(), order.id, captured()).await.unwrap();
     for watch in watches {
-        assert_eq!(statuses(watch).await, [OrderStatus::PendingPayment, OrderStatus::Paid]);
+        assert_eq!(statuses(watch).await, [OrderStatus::PendingPayment, PAID]);
     }
 }
 
@@ -126,7 +161,19 @@ async fn a_watcher_that_was_too_slow_reads_the_order_again() {
     for _ in 0..100 {
         app.watchers.tell(&order);
     }
-    assert_eq!(statuses(watch).await, [OrderStatus::PendingPayment, OrderStatus::Paid]);
+    assert_eq!(statuses(watch).await, [OrderStatus::PendingPayment, PAID]);
+}
+
+#[tokio::test]
+async fn a_watch_on_a_refund_that_is_under_way_ends_with_the_refund() {
+    let app = app();
+    let order = placed(&app).await;
+    app.settle("m".to_owned(), order.id, captured()).await.unwrap();
+    app.cancel(order.id).await.unwrap();
+    let watch = app.watch(order.id).await.unwrap();
+    let refunded = PaymentOutcome { attempt: 1, outcome: Outcome::Refunded(total()) };
+    app.settle("m-2".to_owned(), order.id, refunded).await.unwrap();
+    assert_eq!(statuses(watch).await, [OrderStatus::Paid { refund_pending: true }, OrderStatus::Refunded]);
 }
 
 #[tokio::test]

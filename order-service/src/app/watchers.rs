@@ -32,7 +32,7 @@ pub(super) struct Subscription {
     changes: broadcast::Receiver<Order>,
 }
 
-/// Follows one order to its end.
+/// Follows one order until it waits for nothing any more.
 #[derive(Debug)]
 pub(crate) struct Watch<S> {
     store: Arc<S>,
@@ -92,7 +92,7 @@ impl<S: Orders> Watch<S> {
         Self { store, subscription, first: Some(first), told_revision: 0, ended: false }
     }
 
-    /// The next state of the order; `None` after its final one.
+    /// The next state of the order; `None` once it waits for nothing any more.
     pub(crate) async fn next(&mut self) -> Result<Option<Order>, Error> {
         while !self.ended {
             let order = match self.first.take() {
@@ -101,7 +101,7 @@ impl<S: Orders> Watch<S> {
             };
             if order.revision > self.told_revision {
                 self.told_revision = order.revision;
-                self.ended = order.status.is_final();
+                self.ended = !order.status.is_waiting();
                 return Ok(Some(order));
             }
         }

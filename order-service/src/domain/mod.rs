@@ -4,11 +4,16 @@ mod lines;
 mod money;
 mod names;
 mod order;
+mod saga;
 
 pub(crate) use lines::{LINES_MAX, Lines, LinesError, OrderLine, Quantity};
 pub(crate) use money::{CurrencyCode, Money};
-pub(crate) use names::{CustomerId, IdempotencyKey, OrderId, PaymentToken, Sku};
-pub(crate) use order::{NewOrder, Order, OrderEvent, OrderStatus, OutcomeError, PaymentOutcome, TimestampUs};
+pub(crate) use names::{CustomerId, Email, IdempotencyKey, InvoiceNumber, OrderId, PaymentToken, Sku};
+pub(crate) use order::{
+    CancelReason, CheckoutMode, DECLINE_REASON_CHARS_MAX, NewOrder, Order, OrderStatus, PAYMENT_DEADLINE_US_MAX,
+    PAYMENT_DEADLINE_US_MIN, TimestampUs,
+};
+pub(crate) use saga::{Effect, Note, OrderEvent, Outcome, PaymentOutcome, Refusal};
 
 /// Why a single value was refused. The text reads well behind the name of its field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +33,9 @@ pub(crate) enum ValueError {
     /// A currency is not three capital letters.
     #[error("must be an ISO 4217 code of three capital letters")]
     Currency,
+    /// A text is no e-mail address.
+    #[error("must be an e-mail address such as ada@example.org")]
+    Email,
     /// A quantity is out of range.
     #[error("must be 1 to {max}")]
     Quantity {

@@ -13,6 +13,10 @@ pub(crate) const IDEMPOTENCY_KEY_CHARS_MAX: usize = 128;
 pub(crate) const PAYMENT_TOKEN_CHARS_MAX: usize = 64;
 /// Characters that a SKU has at most.
 pub(crate) const SKU_CHARS_MAX: usize = 64;
+/// Characters that an e-mail address has at most.
+pub(crate) const EMAIL_CHARS_MAX: usize = 254;
+/// Characters that the part of an e-mail address before the `@` has at most.
+pub(crate) const EMAIL_LOCAL_CHARS_MAX: usize = 64;
 
 macro_rules! text_newtype {
     ($(#[$doc:meta])* $name:ident, $max:ident) => {
@@ -59,6 +63,50 @@ impl Default for PaymentToken {
     /// The card that is charged when the caller names none.
     fn default() -> Self {
         Self("tok_visa".to_owned())
+    }
+}
+
+/// Where a customer gets e-mail. Personal data: its debug form does not show it, so that no log can.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Email(String);
+
+impl Email {
+    /// Checks the form: one `@` between two parts, of printable ASCII without what could end a header or a list.
+    pub(crate) fn parse(text: impl Into<String>) -> Result<Self, ValueError> {
+        let text = checked(text.into(), EMAIL_CHARS_MAX)?;
+        let allowed = |c: char| c.is_ascii_graphic() && !"<>()[]\\,;:\"@".contains(c);
+        let dots_inside = |part: &str| !part.starts_with('.') && !part.ends_with('.') && !part.contains("..");
+        match text.split_once('@') {
+            Some((local, domain))
+                if (1..=EMAIL_LOCAL_CHARS_MAX).contains(&local.len())
+                    && !domain.is_empty()
+                    && [local, domain].iter().all(|part| part.chars().all(allowed) && dots_inside(part)) =>
+            {
+                Ok(Self(text))
+            }
+            _ => Err(ValueError::Email),
+        }
+    }
+
+    /// The address itself.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Email {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Email(…)")
+    }
+}
+
+/// The number of an invoice: counts paid orders, from 1, without gaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InvoiceNumber(pub(crate) i64);
+
+impl fmt::Display for InvoiceNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "INV-{:06}", self.0)
     }
 }
 
@@ -127,5 +175,45 @@ mod tests {
         for text in ["", "42", "0190163d-8694-739b-aea5-966c26f8ad9", "zzzzzzzz-8694-739b-aea5-966c26f8ad91"] {
             assert_eq!(text.parse::<OrderId>(), Err(ValueError::Uuid), "{text:?}");
         }
+    }
+
+    #[test]
+    fn addresses_have_one_at_and_nothing_that_ends_a_header() {
+        let longest_local = format!("{}@example.org", "l".repeat(EMAIL_LOCAL_CHARS_MAX));
+        let longest = format!("a@{}", "d".repeat(EMAIL_CHARS_MAX - 2));
+        for text in ["ada@example.org", "ada.l+tea@example", &longest_local, &longest] {
+            assert_eq!(Email::parse(text).unwrap().as_str(), text);
+        }
+        let long_local = format!("{}@example.org", "l".repeat(EMAIL_LOCAL_CHARS_MAX + 1));
+        let bad = [
+            "ada",
+            "@",
+            "ada@",
+            "@example.org",
+            "a@b@c",
+            "a b@c",
+            "a@b c",
+            "<a@b>",
+            "a,b@c",
+            "a;b@c",
+            "ä@c",
+            ".a@c",
+            "a@c.",
+            "a..b@c",
+            "\"a\"@c",
+            &long_local,
+        ];
+        for text in bad {
+            assert_eq!(Email::parse(text), Err(ValueError::Email), "{text:?}");
+        }
+        assert_eq!(Email::parse("a@b\r\nBcc: c@d"), Err(ValueError::ControlCharacter));
+        assert_eq!(Email::parse(longest + "d"), Err(ValueError::Length { max: EMAIL_CHARS_MAX }));
+        assert!(!format!("{:?}", Email::parse("ada@example.org")).contains("ada"));
+    }
+
+    #[test]
+    fn invoice_numbers_have_six_digits_or_more() {
+        assert_eq!(InvoiceNumber(1).to_string(), "INV-000001");
+        assert_eq!(InvoiceNumber(1_234_567).to_string(), "INV-1234567");
     }
 }

@@ -1,18 +1,49 @@
-use super::{CustomerId, Lines, Money, OrderId, PaymentToken};
+use super::{CustomerId, Email, InvoiceNumber, Lines, Money, OrderId, PaymentToken};
+
+/// The shortest time that an order may wait for its payment, in microseconds: 1 s.
+pub(crate) const PAYMENT_DEADLINE_US_MIN: i64 = 1_000_000;
+/// The longest time that an order may wait for its payment, in microseconds: 30 days.
+pub(crate) const PAYMENT_DEADLINE_US_MAX: i64 = 30 * 24 * 60 * 60 * 1_000_000;
+
+/// Characters of a decline's reason that are kept at most.
+pub(crate) const DECLINE_REASON_CHARS_MAX: usize = 256;
 
 /// Microseconds since 1970 in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TimestampUs(pub(crate) i64);
+
+impl TimestampUs {
+    /// So many microseconds later.
+    pub(crate) fn after_us(self, us: i64) -> Self {
+        Self(self.0.saturating_add(us))
+    }
+}
+
+/// How an order is paid for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum CheckoutMode {
+    /// Its payment goes through a queue.
+    #[default]
+    Asynchronous,
+    /// It is charged within the request that places it.
+    Synchronous,
+}
 
 /// What a customer wants, checked, before it is an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NewOrder {
     /// Who orders.
     pub(crate) customer_id: CustomerId,
+    /// Where the customer gets e-mail.
+    pub(crate) customer_email: Option<Email>,
     /// What is ordered.
     pub(crate) lines: Lines,
     /// What to charge.
     pub(crate) payment_token: PaymentToken,
+    /// How it is paid for.
+    pub(crate) checkout_mode: CheckoutMode,
+    /// How long it may wait for its payment, in microseconds.
+    pub(crate) payment_deadline_us: Option<i64>,
 }
 
 /// An accepted order.
@@ -22,12 +53,24 @@ pub(crate) struct Order {
     pub(crate) id: OrderId,
     /// Who ordered.
     pub(crate) customer_id: CustomerId,
+    /// Where the customer gets e-mail.
+    pub(crate) customer_email: Option<Email>,
     /// What was ordered.
     pub(crate) lines: Lines,
     /// What to charge.
     pub(crate) payment_token: PaymentToken,
+    /// How it is paid for.
+    pub(crate) checkout_mode: CheckoutMode,
     /// How far it has come.
     pub(crate) status: OrderStatus,
+    /// Which try of the payment stands, from 1.
+    pub(crate) attempt: u32,
+    /// When it is cancelled by itself if it is still unpaid.
+    pub(crate) payment_deadline: Option<TimestampUs>,
+    /// When the call that charges it is over for certain; only while a synchronous checkout is under way.
+    pub(crate) call_deadline: Option<TimestampUs>,
+    /// The number of its invoice, once it was paid.
+    pub(crate) invoice_number: Option<InvoiceNumber>,
     /// Counts the changes of the status, from 1: of two states of an order the greater one is the later one.
     pub(crate) revision: i64,
     /// When it was accepted.
@@ -41,69 +84,63 @@ pub(crate) struct Order {
 pub(crate) enum OrderStatus {
     /// Accepted; the payment is on its way or waits in the queue.
     PendingPayment,
-    /// The card was charged. Final.
-    Paid,
-    /// The card was declined. Final.
+    /// The card was charged.
+    Paid {
+        /// The money is to go back and has not yet.
+        refund_pending: bool,
+    },
+    /// The card was declined. Another can be tried.
     PaymentDeclined {
         /// The acquirer's reason.
         reason: String,
     },
+    /// Ended without money. Final.
+    Cancelled(CancelReason),
+    /// Paid once, and the money went back. Final.
+    Refunded,
 }
 
-/// How the payment of an order ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PaymentOutcome {
-    /// The acquirer took this amount.
-    Captured(Money),
-    /// The acquirer said no.
-    Declined {
-        /// Its reason.
-        reason: String,
-    },
-}
-
-/// What the world is told about an order.
+/// Why an order was cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum OrderEvent {
-    /// It was accepted.
-    Placed,
-    /// It was paid.
-    Paid,
-    /// Its card was declined.
-    Declined,
-}
-
-/// Why an outcome cannot belong to the order. Somebody has to look at it: money may be in the wrong place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum OutcomeError {
-    /// The amount that was captured is not the order's total.
-    #[error("the captured amount is not the total of the order")]
-    WrongAmount,
-    /// The order has already ended the other way.
-    #[error("the outcome contradicts the end that the order has already reached")]
-    Contradiction,
+pub(crate) enum CancelReason {
+    /// The customer asked for it.
+    Customer,
+    /// The payment did not come in time.
+    PaymentDeadline,
+    /// A synchronous checkout got no answer about its payment.
+    PaymentUnavailable,
 }
 
 impl OrderStatus {
-    /// Whether the order has reached its end.
-    pub(crate) fn is_final(&self) -> bool {
+    /// Whether the order waits for something that others do.
+    pub(crate) fn is_waiting(&self) -> bool {
         match self {
-            Self::PendingPayment => false,
-            Self::Paid | Self::PaymentDeclined { .. } => true,
+            Self::PendingPayment | Self::Paid { refund_pending: true } => true,
+            Self::Paid { refund_pending: false }
+            | Self::PaymentDeclined { .. }
+            | Self::Cancelled(_)
+            | Self::Refunded => false,
         }
     }
 }
 
 impl Order {
-    /// A new order that waits for its payment.
-    pub(crate) fn place(new: NewOrder, id: OrderId, now: TimestampUs) -> Self {
-        let NewOrder { customer_id, lines, payment_token } = new;
+    /// A new order that waits for its payment. One that is charged within its request gets the time at which that call is
+    /// over for certain.
+    pub(crate) fn place(new: NewOrder, id: OrderId, now: TimestampUs, call_us: i64) -> Self {
+        let NewOrder { customer_id, customer_email, lines, payment_token, checkout_mode, payment_deadline_us } = new;
         Self {
             id,
             customer_id,
+            customer_email,
             lines,
             payment_token,
+            checkout_mode,
             status: OrderStatus::PendingPayment,
+            attempt: 1,
+            payment_deadline: payment_deadline_us.map(|us| now.after_us(us)),
+            call_deadline: (checkout_mode == CheckoutMode::Synchronous).then(|| now.after_us(call_us)),
+            invoice_number: None,
             revision: 1,
             created_at: now,
             updated_at: now,
@@ -114,8 +151,21 @@ impl Order {
     pub(crate) fn decline_reason(&self) -> Option<&str> {
         match &self.status {
             OrderStatus::PaymentDeclined { reason } => Some(reason),
-            OrderStatus::PendingPayment | OrderStatus::Paid => None,
+            _ => None,
         }
+    }
+
+    /// Why the order was cancelled, if it was.
+    pub(crate) fn cancel_reason(&self) -> Option<CancelReason> {
+        match self.status {
+            OrderStatus::Cancelled(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Whether a refund was asked for and has not come yet.
+    pub(crate) fn refund_pending(&self) -> bool {
+        self.status == OrderStatus::Paid { refund_pending: true }
     }
 
     /// The amount to charge.
@@ -123,108 +173,14 @@ impl Order {
         self.lines.total()
     }
 
-    /// Brings the order to its end and tells which event that causes: none if the outcome was known already.
-    ///
-    /// A final status never changes, whatever comes late or twice.
-    pub(crate) fn apply(
-        &mut self,
-        outcome: PaymentOutcome,
-        now: TimestampUs,
-    ) -> Result<Option<OrderEvent>, OutcomeError> {
-        if matches!(outcome, PaymentOutcome::Captured(amount) if amount != self.total()) {
-            return Err(OutcomeError::WrongAmount);
+    /// When the order is cancelled by itself if nothing happens before, and for which reason.
+    pub(crate) fn due(&self) -> Option<(TimestampUs, CancelReason)> {
+        let deadline = self.payment_deadline.map(|at| (at, CancelReason::PaymentDeadline));
+        let call = self.call_deadline.map(|at| (at, CancelReason::PaymentUnavailable));
+        match self.status {
+            OrderStatus::PendingPayment => [call, deadline].into_iter().flatten().min_by_key(|(at, _)| *at),
+            OrderStatus::PaymentDeclined { .. } => deadline,
+            OrderStatus::Paid { .. } | OrderStatus::Cancelled(_) | OrderStatus::Refunded => None,
         }
-        let (status, event) = match (&self.status, outcome) {
-            (OrderStatus::PendingPayment, PaymentOutcome::Captured(_)) => (OrderStatus::Paid, OrderEvent::Paid),
-            (OrderStatus::PendingPayment, PaymentOutcome::Declined { reason }) => {
-                (OrderStatus::PaymentDeclined { reason }, OrderEvent::Declined)
-            }
-            (OrderStatus::Paid, PaymentOutcome::Captured(_))
-            | (OrderStatus::PaymentDeclined { .. }, PaymentOutcome::Declined { .. }) => return Ok(None),
-            (OrderStatus::Paid, PaymentOutcome::Declined { .. })
-            | (OrderStatus::PaymentDeclined { .. }, PaymentOutcome::Captured(_)) => {
-                return Err(OutcomeError::Contradiction);
-            }
-        };
-        self.status = status;
-        self.revision += 1;
-        self.updated_at = now;
-        Ok(Some(event))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::{OrderLine, Quantity, Sku};
-
-    const ACCEPTED: TimestampUs = TimestampUs(1);
-    const LATER: TimestampUs = TimestampUs(2);
-
-    fn eur(amount_minor: i64) -> Money {
-        Money::new("EUR".parse().unwrap(), amount_minor).unwrap()
-    }
-
-    fn order(status: OrderStatus) -> Order {
-        let line =
-            OrderLine { sku: Sku::parse("tea").unwrap(), quantity: Quantity::new(2).unwrap(), unit_price: eur(500) };
-        let new = NewOrder {
-            customer_id: CustomerId::parse("ada").unwrap(),
-            lines: Lines::new(vec![line]).unwrap(),
-            payment_token: PaymentToken::default(),
-        };
-        let mut order = Order::place(new, OrderId::from_uuid(uuid::Uuid::now_v7()), ACCEPTED);
-        order.status = status;
-        order
-    }
-
-    fn declined(reason: &str) -> OrderStatus {
-        OrderStatus::PaymentDeclined { reason: reason.to_owned() }
-    }
-
-    fn decline(reason: &str) -> PaymentOutcome {
-        PaymentOutcome::Declined { reason: reason.to_owned() }
-    }
-
-    #[test]
-    fn every_status_meets_every_outcome() {
-        use OrderStatus::{Paid, PendingPayment};
-        use OutcomeError::{Contradiction, WrongAmount};
-        let captured = || PaymentOutcome::Captured(eur(1_000));
-        let wrong_amount = || PaymentOutcome::Captured(eur(999));
-        let wrong_currency = || PaymentOutcome::Captured(Money::new("USD".parse().unwrap(), 1_000).unwrap());
-        let table = [
-            (PendingPayment, captured(), Ok(Some(OrderEvent::Paid)), Paid),
-            (PendingPayment, decline("a"), Ok(Some(OrderEvent::Declined)), declined("a")),
-            (PendingPayment, wrong_amount(), Err(WrongAmount), PendingPayment),
-            (PendingPayment, wrong_currency(), Err(WrongAmount), PendingPayment),
-            (Paid, captured(), Ok(None), Paid),
-            (Paid, decline("a"), Err(Contradiction), Paid),
-            (Paid, wrong_amount(), Err(WrongAmount), Paid),
-            (declined("a"), captured(), Err(Contradiction), declined("a")),
-            (declined("a"), decline("a"), Ok(None), declined("a")),
-            (declined("a"), decline("b"), Ok(None), declined("a")),
-            (declined("a"), wrong_amount(), Err(WrongAmount), declined("a")),
-        ];
-        for (status, outcome, result, end) in table {
-            let case = format!("{status:?} meets {outcome:?}");
-            let before = order(status);
-            let mut after = before.clone();
-            assert_eq!(after.apply(outcome, LATER), result, "{case}");
-            assert_eq!(after.status, end, "{case}");
-            if matches!(result, Ok(Some(_))) {
-                assert_eq!((after.revision, after.updated_at), (before.revision + 1, LATER), "{case}");
-                assert!(after.status.is_final(), "{case}");
-            } else {
-                assert_eq!(after, before, "{case}: nothing may change");
-            }
-        }
-    }
-
-    #[test]
-    fn a_new_order_waits_for_its_payment() {
-        let order = order(OrderStatus::PendingPayment);
-        assert!(!order.status.is_final());
-        assert_eq!((order.total(), order.revision, order.created_at), (eur(1_000), 1, ACCEPTED));
     }
 }

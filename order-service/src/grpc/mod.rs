@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::app::{App, Orders, Watch};
+use crate::peers::Peers;
 
 /// Bytes of orders in one page at most; a page that would be longer ends early. Clients take 4 MiB by default.
 const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
@@ -21,13 +22,14 @@ const PAGE_BYTES_MAX: usize = 2 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct Rpc<S> {
     app: App<S>,
+    peers: Peers,
     stopping: CancellationToken,
 }
 
 impl<S: Orders> Rpc<S> {
     /// Streams end when `stopping` is cancelled.
-    pub(crate) fn new(app: App<S>, stopping: CancellationToken) -> Self {
-        Self { app, stopping }
+    pub(crate) fn new(app: App<S>, peers: Peers, stopping: CancellationToken) -> Self {
+        Self { app, peers, stopping }
     }
 }
 
@@ -40,22 +42,26 @@ impl<S: Orders> OrderService for Rpc<S> {
         request: Request<wire::PlaceOrderRequest>,
     ) -> Result<Response<wire::PlaceOrderResponse>, Status> {
         let parse::PlaceOrder { new, key, fingerprint } = parse::place_order(request.into_inner())?;
-        let order = self.app.place(new, key, fingerprint).await.map_err(status::of)?;
+        let order = self.app.place(new, key, fingerprint, &self.peers).await.map_err(status::of)?;
         Ok(Response::new(wire::PlaceOrderResponse { order: Some(render::order(&order)) }))
     }
 
     async fn cancel_order(
         &self,
-        _: Request<wire::CancelOrderRequest>,
+        request: Request<wire::CancelOrderRequest>,
     ) -> Result<Response<wire::CancelOrderResponse>, Status> {
-        Err(Status::unimplemented("cancel_order is not there yet"))
+        let id = parse::order_id(&request.into_inner().order_id)?;
+        let order = self.app.cancel(id).await.map_err(status::of)?;
+        Ok(Response::new(wire::CancelOrderResponse { order: Some(render::order(&order)) }))
     }
 
     async fn retry_payment(
         &self,
-        _: Request<wire::RetryPaymentRequest>,
+        request: Request<wire::RetryPaymentRequest>,
     ) -> Result<Response<wire::RetryPaymentResponse>, Status> {
-        Err(Status::unimplemented("retry_payment is not there yet"))
+        let (id, token) = parse::retry_payment(request.into_inner())?;
+        let order = self.app.retry(id, token).await.map_err(status::of)?;
+        Ok(Response::new(wire::RetryPaymentResponse { order: Some(render::order(&order)) }))
     }
 
     async fn get_order(
@@ -64,7 +70,13 @@ impl<S: Orders> OrderService for Rpc<S> {
     ) -> Result<Response<wire::GetOrderResponse>, Status> {
         let id = parse::order_id(&request.into_inner().order_id)?;
         let order = self.app.order(id).await.map_err(status::of)?;
-        Ok(Response::new(wire::GetOrderResponse { order: Some(render::order(&order)), ..Default::default() }))
+        let (steps, history) = tokio::join!(self.app.steps(id), self.peers.history(&order));
+        let steps = steps.map_err(status::of)?;
+        Ok(Response::new(wire::GetOrderResponse {
+            order: Some(render::order(&order)),
+            timeline: render::timeline(&order, steps, history.steps),
+            timeline_missing: history.missing.into_iter().map(str::to_owned).collect(),
+        }))
     }
 
     async fn list_orders(

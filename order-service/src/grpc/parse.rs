@@ -12,8 +12,8 @@ use tonic::Status;
 
 use crate::app::{Filter, Fingerprint, StatusKind};
 use crate::domain::{
-    CustomerId, IdempotencyKey, LINES_MAX, Lines, LinesError, Money, NewOrder, OrderId, OrderLine, PaymentToken,
-    Quantity, Sku, ValueError,
+    CheckoutMode, CustomerId, Email, IdempotencyKey, LINES_MAX, Lines, LinesError, Money, NewOrder, OrderId, OrderLine,
+    PAYMENT_DEADLINE_US_MAX, PAYMENT_DEADLINE_US_MIN, PaymentToken, Quantity, Sku, ValueError,
 };
 
 /// Binds page tokens to the method.
@@ -32,18 +32,35 @@ pub(super) fn place_order(request: wire::PlaceOrderRequest) -> Result<PlaceOrder
     let mut violations = Violations::new();
     let key = check(&mut violations, "idempotency_key", IdempotencyKey::parse(request.idempotency_key));
     let customer_id = check(&mut violations, "customer_id", CustomerId::parse(request.customer_id));
-    let payment_token = match request.payment_token.as_str() {
-        "" => Some(PaymentToken::default()),
-        _ => check(&mut violations, "payment_token", PaymentToken::parse(request.payment_token)),
-    };
     let lines = lines(request.lines, &mut violations);
-    match (key, customer_id, lines, payment_token) {
-        (Some(key), Some(customer_id), Some(lines), Some(payment_token)) => {
-            Ok(PlaceOrder { new: NewOrder { customer_id, lines, payment_token }, key, fingerprint })
+    let payment_token = payment_token(request.payment_token, &mut violations);
+    let checkout_mode = check(&mut violations, "checkout_mode", checkout_mode(request.checkout_mode));
+    let payment_deadline_us = match request.payment_deadline {
+        None => None,
+        Some(deadline) => check(&mut violations, "payment_deadline", deadline_us(deadline)),
+    };
+    let customer_email = match request.customer_email.as_str() {
+        "" => None,
+        _ => check(&mut violations, "customer_email", Email::parse(request.customer_email)),
+    };
+    violations.finish()?;
+    match (key, customer_id, lines, payment_token, checkout_mode) {
+        (Some(key), Some(customer_id), Some(lines), Some(payment_token), Some(checkout_mode)) => {
+            let new =
+                NewOrder { customer_id, customer_email, lines, payment_token, checkout_mode, payment_deadline_us };
+            Ok(PlaceOrder { new, key, fingerprint })
         }
         // Whatever is missing was noted.
-        _ => violations.finish().and(Err(Status::internal("a violation was not noted"))),
+        _ => Err(Status::internal("a violation was not noted")),
     }
+}
+
+pub(super) fn retry_payment(request: wire::RetryPaymentRequest) -> Result<(OrderId, PaymentToken), Status> {
+    let mut violations = Violations::new();
+    let id = check(&mut violations, "order_id", request.order_id.parse::<OrderId>());
+    let token = payment_token(request.payment_token, &mut violations);
+    violations.finish()?;
+    id.zip(token).ok_or_else(|| Status::internal("a violation was not noted"))
 }
 
 pub(super) fn order_id(text: &str) -> Result<OrderId, Status> {
@@ -69,7 +86,9 @@ pub(super) fn list_orders(request: &wire::ListOrdersRequest) -> Result<ListOrder
         Ok(wire::OrderStatus::PendingPayment) => Some(StatusKind::PendingPayment),
         Ok(wire::OrderStatus::Paid) => Some(StatusKind::Paid),
         Ok(wire::OrderStatus::PaymentDeclined) => Some(StatusKind::PaymentDeclined),
-        _ => {
+        Ok(wire::OrderStatus::Cancelled) => Some(StatusKind::Cancelled),
+        Ok(wire::OrderStatus::Refunded) => Some(StatusKind::Refunded),
+        Err(_) => {
             violations.add("status", "must be a known status");
             None
         }
@@ -91,7 +110,7 @@ fn position(request: &wire::ListOrdersRequest) -> Result<Option<OrderId>, paging
     position.map(|text| text.parse().map_err(|_| paging::Error::ForeignToken)).transpose()
 }
 
-/// Equal for equal bodies: the key is left out, and an empty token equals the one that it stands for.
+/// Equal for equal bodies: the key is left out, and what is spelled out equals the default that it stands for.
 ///
 /// Fields are encoded in the order of their numbers and defaults are left out, so that neither the caller's library nor
 /// a field that is added later changes the digest of an old request.
@@ -100,8 +119,35 @@ fn fingerprint(request: &wire::PlaceOrderRequest) -> Fingerprint {
     if body.payment_token.is_empty() {
         PaymentToken::default().as_str().clone_into(&mut body.payment_token);
     }
+    if body.checkout_mode() == wire_type::CheckoutMode::Asynchronous {
+        body.set_checkout_mode(wire_type::CheckoutMode::Unspecified);
+    }
     let digest = Sha256::digest(body.encode_to_vec());
     Fingerprint(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn payment_token(token: String, violations: &mut Violations) -> Option<PaymentToken> {
+    match token.as_str() {
+        "" => Some(PaymentToken::default()),
+        _ => check(violations, "payment_token", PaymentToken::parse(token)),
+    }
+}
+
+fn checkout_mode(mode: i32) -> Result<CheckoutMode, &'static str> {
+    match wire_type::CheckoutMode::try_from(mode) {
+        Ok(wire_type::CheckoutMode::Unspecified | wire_type::CheckoutMode::Asynchronous) => {
+            Ok(CheckoutMode::Asynchronous)
+        }
+        Ok(wire_type::CheckoutMode::Synchronous) => Ok(CheckoutMode::Synchronous),
+        Err(_) => Err("must be a known mode"),
+    }
+}
+
+/// A duration in microseconds, the rest cut off.
+fn deadline_us(deadline: prost_types::Duration) -> Result<i64, &'static str> {
+    let seconds_us = deadline.seconds.checked_mul(1_000_000);
+    let us = seconds_us.and_then(|us| us.checked_add(i64::from(deadline.nanos / 1_000)));
+    us.filter(|us| (PAYMENT_DEADLINE_US_MIN..=PAYMENT_DEADLINE_US_MAX).contains(us)).ok_or("must be 1 s to 30 days")
 }
 
 fn lines(wire_lines: Vec<wire::OrderLine>, violations: &mut Violations) -> Option<Lines> {
@@ -171,6 +217,8 @@ mod tests {
         let default_spelled_out = wire::PlaceOrderRequest { payment_token: "tok_visa".to_owned(), ..request() };
         assert_eq!(fingerprint(&request()), fingerprint(&other_key));
         assert_eq!(fingerprint(&request()), fingerprint(&default_spelled_out));
+        let mode = wire_type::CheckoutMode::Asynchronous.into();
+        assert_eq!(fingerprint(&request()), fingerprint(&wire::PlaceOrderRequest { checkout_mode: mode, ..request() }));
     }
 
     #[test]
@@ -188,6 +236,9 @@ mod tests {
             change(|request| request.lines[0].unit_price.as_mut().unwrap().amount_minor += 1),
             change(|request| request.lines[0].unit_price.as_mut().unwrap().currency_code = "USD".to_owned()),
             change(|request| request.lines.push(request.lines[0].clone())),
+            change(|request| request.set_checkout_mode(wire_type::CheckoutMode::Synchronous)),
+            change(|request| request.payment_deadline = Some(prost_types::Duration { seconds: 9, nanos: 0 })),
+            change(|request| request.customer_email = "ada@example.org".to_owned()),
         ];
         for fingerprint_changed in changed {
             assert_ne!(fingerprint_changed, fingerprint(&request()));

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use service_kit::db::Error;
 
-use crate::app::StatusKind;
-use crate::domain::{CurrencyCode, Lines, Money, OrderLine, OrderStatus, Quantity, Sku};
+use crate::app::{StatusKind, StepKind};
+use crate::domain::{CancelReason, CheckoutMode, CurrencyCode, Lines, Money, OrderLine, OrderStatus, Quantity, Sku};
 
 /// Version of the form of the `lines` column. A reader refuses versions that it does not know.
 const LINES_VERSION: u32 = 1;
@@ -57,16 +57,83 @@ pub(super) fn encode_status(status: StatusKind) -> &'static str {
         StatusKind::PendingPayment => "PENDING_PAYMENT",
         StatusKind::Paid => "PAID",
         StatusKind::PaymentDeclined => "PAYMENT_DECLINED",
+        StatusKind::Cancelled => "CANCELLED",
+        StatusKind::Refunded => "REFUNDED",
     }
 }
 
-pub(super) fn decode_status(status: &str, reason: String) -> Result<OrderStatus, Error> {
-    match status {
+/// The columns that make a status.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StatusColumns {
+    pub(super) status: String,
+    pub(super) decline_reason: String,
+    pub(super) cancel_reason: String,
+    pub(super) refund_pending: i64,
+}
+
+pub(super) fn decode_status(columns: StatusColumns) -> Result<OrderStatus, Error> {
+    match columns.status.as_str() {
         "PENDING_PAYMENT" => Ok(OrderStatus::PendingPayment),
-        "PAID" => Ok(OrderStatus::Paid),
-        "PAYMENT_DECLINED" => Ok(OrderStatus::PaymentDeclined { reason }),
+        "PAID" => Ok(OrderStatus::Paid { refund_pending: columns.refund_pending == 1 }),
+        "PAYMENT_DECLINED" => Ok(OrderStatus::PaymentDeclined { reason: columns.decline_reason }),
+        "CANCELLED" => Ok(OrderStatus::Cancelled(decode_cancel_reason(&columns.cancel_reason)?)),
+        "REFUNDED" => Ok(OrderStatus::Refunded),
         other => Err(Error::column("status", format!("unknown status `{other}`"))),
     }
+}
+
+/// Empty stands for none.
+pub(super) fn encode_cancel_reason(reason: Option<CancelReason>) -> &'static str {
+    match reason {
+        None => "",
+        Some(CancelReason::Customer) => "CUSTOMER",
+        Some(CancelReason::PaymentDeadline) => "PAYMENT_DEADLINE",
+        Some(CancelReason::PaymentUnavailable) => "PAYMENT_UNAVAILABLE",
+    }
+}
+
+fn decode_cancel_reason(text: &str) -> Result<CancelReason, Error> {
+    use CancelReason::{Customer, PaymentDeadline, PaymentUnavailable};
+    let known = [Customer, PaymentDeadline, PaymentUnavailable];
+    let found = known.into_iter().find(|reason| encode_cancel_reason(Some(*reason)) == text);
+    found.ok_or_else(|| Error::column("cancel_reason", format!("unknown reason `{text}`")))
+}
+
+pub(super) fn encode_mode(mode: CheckoutMode) -> &'static str {
+    match mode {
+        CheckoutMode::Asynchronous => "ASYNCHRONOUS",
+        CheckoutMode::Synchronous => "SYNCHRONOUS",
+    }
+}
+
+pub(super) fn decode_mode(text: &str) -> Result<CheckoutMode, Error> {
+    match text {
+        "ASYNCHRONOUS" => Ok(CheckoutMode::Asynchronous),
+        "SYNCHRONOUS" => Ok(CheckoutMode::Synchronous),
+        other => Err(Error::column("checkout_mode", format!("unknown mode `{other}`"))),
+    }
+}
+
+/// What the timeline's table holds, and how it is written. The other kinds are told by others.
+const STEP_KINDS: [(StepKind, &str); 8] = [
+    (StepKind::Queued, "QUEUED"),
+    (StepKind::Declined, "DECLINED"),
+    (StepKind::Retried, "PAYMENT_RETRIED"),
+    (StepKind::Paid, "PAID"),
+    (StepKind::Cancelled, "CANCELLED"),
+    (StepKind::RefundRequested, "REFUND_REQUESTED"),
+    (StepKind::Refunded, "REFUNDED"),
+    (StepKind::Voided, "VOIDED"),
+];
+
+pub(super) fn encode_step_kind(kind: StepKind) -> Result<&'static str, Error> {
+    let found = STEP_KINDS.iter().find(|(known, _)| *known == kind).map(|(_, text)| *text);
+    found.ok_or_else(|| Error::column("kind", format!("a step of the kind {kind:?} is not kept")))
+}
+
+pub(super) fn decode_step_kind(text: &str) -> Result<StepKind, Error> {
+    let found = STEP_KINDS.iter().find(|(_, known)| *known == text).map(|(kind, _)| *kind);
+    found.ok_or_else(|| Error::column("kind", format!("unknown step `{text}`")))
 }
 
 #[cfg(test)]
@@ -116,12 +183,45 @@ mod tests {
 
     #[test]
     fn every_status_comes_back_and_others_are_refused() {
-        let declined = OrderStatus::PaymentDeclined { reason: "stolen_card".to_owned() };
-        for status in [OrderStatus::PendingPayment, OrderStatus::Paid, declined] {
-            let reason =
-                if let OrderStatus::PaymentDeclined { reason } = &status { reason.clone() } else { String::new() };
-            assert_eq!(decode_status(encode_status((&status).into()), reason).unwrap(), status);
+        let columns = |status: &OrderStatus| StatusColumns {
+            status: encode_status(status.into()).to_owned(),
+            decline_reason: "stolen_card".to_owned(),
+            cancel_reason: match status {
+                OrderStatus::Cancelled(reason) => encode_cancel_reason(Some(*reason)).to_owned(),
+                _ => String::new(),
+            },
+            refund_pending: i64::from(*status == OrderStatus::Paid { refund_pending: true }),
+        };
+        let all = [
+            OrderStatus::PendingPayment,
+            OrderStatus::Paid { refund_pending: false },
+            OrderStatus::Paid { refund_pending: true },
+            OrderStatus::PaymentDeclined { reason: "stolen_card".to_owned() },
+            OrderStatus::Cancelled(CancelReason::Customer),
+            OrderStatus::Cancelled(CancelReason::PaymentDeadline),
+            OrderStatus::Cancelled(CancelReason::PaymentUnavailable),
+            OrderStatus::Refunded,
+        ];
+        for status in all {
+            assert_eq!(decode_status(columns(&status)).unwrap(), status);
         }
-        assert!(decode_status("paid", String::new()).is_err());
+        for (status, cancel_reason) in [("paid", ""), ("", ""), ("CANCELLED", ""), ("CANCELLED", "BORED")] {
+            let columns =
+                StatusColumns { status: status.into(), cancel_reason: cancel_reason.into(), ..Default::default() };
+            assert!(decode_status(columns).is_err(), "{status} {cancel_reason}");
+        }
+    }
+
+    #[test]
+    fn modes_and_steps_come_back_and_others_are_refused() {
+        for mode in [CheckoutMode::Asynchronous, CheckoutMode::Synchronous] {
+            assert_eq!(decode_mode(encode_mode(mode)).unwrap(), mode);
+        }
+        assert!(decode_mode("").is_err());
+        for (kind, text) in STEP_KINDS {
+            assert_eq!((encode_step_kind(kind).unwrap(), decode_step_kind(text).unwrap()), (text, kind));
+        }
+        assert!(decode_step_kind("NOTIFIED").is_err());
+        assert!(encode_step_kind(StepKind::Notified).is_err());
     }
 }

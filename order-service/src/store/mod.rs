@@ -3,16 +3,22 @@
 mod codec;
 mod event;
 mod row;
+mod timeline;
 
-use service_kit::db::{self, Database, Migration};
+use service_kit::clock::now_us;
+use service_kit::db::{self, Connection, Database, Migration};
 use service_kit::{inbox, outbox};
 
-use crate::app::{Changed, Filter, Fingerprint, Orders, Placed, StoreError};
-use crate::domain::{IdempotencyKey, Order, OrderEvent, OrderId, OutcomeError};
+pub(crate) use timeline::queued;
+
+use crate::app::{Changed, Filter, Fingerprint, Happening, Orders, Placed, Step, StoreError};
+use crate::domain::{CancelReason, Effect, IdempotencyKey, Order, OrderEvent, OrderId, TimestampUs};
 
 /// The steps of the service's tables.
-pub(crate) const MIGRATIONS: &[Migration] =
-    &[Migration { version: 100, name: "orders", sql: include_str!("../../migrations/0100_orders.sql") }];
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration { version: 100, name: "orders", sql: include_str!("../../migrations/0100_orders.sql") },
+    Migration { version: 101, name: "saga", sql: include_str!("../../migrations/0101_saga.sql") },
+];
 
 /// The name under which the inbox marks messages, and the source of events.
 const SERVICE: &str = "order-service";
@@ -45,25 +51,32 @@ impl Orders for Store {
         Ok(self.database.judged(placed).await?)
     }
 
-    async fn change<F>(&self, message_id: String, id: OrderId, decide: F) -> Result<Changed, StoreError>
+    async fn change<F>(&self, message_id: Option<String>, id: OrderId, decide: F) -> Result<Changed, StoreError>
     where
-        F: FnOnce(&mut Order) -> Result<Option<OrderEvent>, OutcomeError> + Send + 'static,
+        F: FnOnce(&mut Order) -> Happening + Send + 'static,
     {
         let changed = self.database.write(move |connection| {
             Box::pin(async move {
-                let Some(mut order) = row::by_id(&mut *connection, id).await? else { return Ok(Changed::Unknown) };
-                let revision_before = order.revision;
-                let event = match decide(&mut order) {
-                    Ok(event) => event,
+                let Some(before) = row::by_id(&mut *connection, id).await? else { return Ok(Changed::Unknown) };
+                let mut order = before.clone();
+                let effect = match decide(&mut order) {
+                    Ok(effect) => effect,
                     // Not marked as handled: it is set aside first, and a crash before that must not lose it.
-                    Err(error) => return Ok(Changed::Refused(error)),
+                    Err(refusal) => return Ok(Changed::Refused(refusal)),
                 };
-                let first_time = inbox::first_time(connection, SERVICE, &message_id).await?;
-                let (true, Some(event)) = (first_time, event) else { return Ok(Changed::Nothing) };
-                if !row::update(connection, &order, revision_before).await? {
-                    return Err(db::Error::Race(format!("order `{id}`")));
+                if let Some(message_id) = message_id
+                    && !inbox::first_time(connection, SERVICE, &message_id).await?
+                {
+                    return Ok(Changed::Nothing(before));
                 }
-                outbox::enqueue(connection, SERVICE, event::encode(&order, event)).await?;
+                match effect {
+                    Effect::Nothing => return Ok(Changed::Nothing(before)),
+                    Effect::Noted(note) => {
+                        timeline::note(connection, &before, note, TimestampUs(now_us())).await?;
+                        return Ok(Changed::Nothing(before));
+                    }
+                    Effect::Told(event) => keep(connection, &mut order, before.revision, event).await?,
+                }
                 Ok(Changed::To(order))
             })
         });
@@ -74,9 +87,41 @@ impl Orders for Store {
         Ok(self.database.judged(row::by_id(self.database.reads(), id)).await?)
     }
 
+    async fn steps(&self, id: OrderId) -> Result<Vec<Step>, StoreError> {
+        Ok(self.database.judged(timeline::steps(self.database.reads(), id)).await?)
+    }
+
     async fn list(&self, filter: Filter, before: Option<OrderId>, limit: u32) -> Result<Vec<Order>, StoreError> {
         Ok(self.database.judged(row::list(self.database.reads(), &filter, before, limit)).await?)
     }
+
+    async fn due(&self, limit: u32) -> Result<Vec<(OrderId, TimestampUs)>, StoreError> {
+        Ok(self.database.judged(row::due(self.database.reads(), limit)).await?)
+    }
+}
+
+/// Writes what a change is made of: the order, its step, its events, and what belongs to its new status.
+async fn keep(
+    connection: &mut Connection,
+    order: &mut Order,
+    revision_before: i64,
+    event: OrderEvent,
+) -> Result<(), db::Error> {
+    if event == OrderEvent::Paid {
+        order.invoice_number = Some(row::next_invoice(connection).await?);
+    }
+    if !row::update(connection, order, revision_before).await? {
+        return Err(db::Error::Race(format!("order `{}`", order.id)));
+    }
+    if order.cancel_reason() == Some(CancelReason::PaymentUnavailable) {
+        row::free_key(connection, order.id).await?;
+    }
+    timeline::changed(connection, order, event).await?;
+    outbox::enqueue(connection, SERVICE, event::encode(order, event)).await?;
+    if let Some(number) = order.invoice_number.filter(|_| event == OrderEvent::Paid) {
+        outbox::enqueue(connection, SERVICE, event::invoice_job(order, number)).await?;
+    }
+    Ok(())
 }
 
 impl From<db::Error> for StoreError {

@@ -4,15 +4,19 @@ use service_kit::db::{Connection, Db, Error};
 use sqlx::any::AnyRow;
 use sqlx::{Executor, Row as _};
 
-use super::codec;
+use super::codec::{self, StatusColumns};
 use crate::app::{Filter, Fingerprint};
-use crate::domain::{CurrencyCode, CustomerId, IdempotencyKey, Order, OrderId, PaymentToken, TimestampUs, ValueError};
+use crate::domain::{
+    CurrencyCode, CustomerId, Email, IdempotencyKey, InvoiceNumber, Order, OrderId, PaymentToken, TimestampUs,
+    ValueError,
+};
 
 macro_rules! select_orders {
     ($tail:literal) => {
         concat!(
-            "SELECT order_id, customer_id, lines, currency_code, payment_token, status, decline_reason, revision, ",
-            "created_at_us, updated_at_us, fingerprint FROM orders WHERE ",
+            "SELECT order_id, customer_id, customer_email, lines, currency_code, payment_token, checkout_mode, status, ",
+            "decline_reason, cancel_reason, refund_pending, payment_attempt, payment_deadline_us, call_deadline_us, ",
+            "invoice_number, revision, created_at_us, updated_at_us, fingerprint FROM orders WHERE ",
             $tail
         )
     };
@@ -27,9 +31,11 @@ pub(super) async fn insert(
     key: &IdempotencyKey,
     fingerprint: &Fingerprint,
 ) -> Result<(), Error> {
+    // Columns that a new order leaves empty keep their defaults.
     let sql = "INSERT INTO orders (order_id, customer_id, lines, currency_code, payment_token, status, decline_reason, \
-         revision, created_at_us, updated_at_us, idempotency_key, fingerprint) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
+         revision, created_at_us, updated_at_us, idempotency_key, fingerprint, customer_email, checkout_mode, \
+         payment_deadline_us, call_deadline_us, due_at_us) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
     sqlx::query(sql)
         .bind(order.id.to_string())
         .bind(order.customer_id.as_str())
@@ -43,25 +49,67 @@ pub(super) async fn insert(
         .bind(order.updated_at.0)
         .bind(key.as_str())
         .bind(fingerprint.0.as_str())
+        .bind(order.customer_email.as_ref().map_or("", Email::as_str))
+        .bind(codec::encode_mode(order.checkout_mode))
+        .bind(order.payment_deadline.map(|at| at.0))
+        .bind(order.call_deadline.map(|at| at.0))
+        .bind(order.due().map(|(at, _)| at.0))
         .execute(connection)
         .await?;
     Ok(())
 }
 
-/// Keeps a changed status; false if the order is no longer at `revision_before`.
+/// Keeps a changed order; false if it is no longer at `revision_before`.
 pub(super) async fn update(connection: &mut Connection, order: &Order, revision_before: i64) -> Result<bool, Error> {
-    let sql = "UPDATE orders SET status = $1, decline_reason = $2, revision = $3, updated_at_us = $4 \
-         WHERE order_id = $5 AND revision = $6";
+    let sql = "UPDATE orders SET status = $1, decline_reason = $2, revision = $3, updated_at_us = $4, \
+         payment_token = $5, payment_attempt = $6, cancel_reason = $7, refund_pending = $8, call_deadline_us = $9, \
+         due_at_us = $10, invoice_number = $11 WHERE order_id = $12 AND revision = $13";
     let updated = sqlx::query(sql)
         .bind(codec::encode_status((&order.status).into()))
         .bind(order.decline_reason().unwrap_or_default())
         .bind(order.revision)
         .bind(order.updated_at.0)
+        .bind(order.payment_token.as_str())
+        .bind(i64::from(order.attempt))
+        .bind(codec::encode_cancel_reason(order.cancel_reason()))
+        .bind(i64::from(order.refund_pending()))
+        .bind(order.call_deadline.map(|at| at.0))
+        .bind(order.due().map(|(at, _)| at.0))
+        .bind(order.invoice_number.map(|number| number.0))
         .bind(order.id.to_string())
         .bind(revision_before)
         .execute(connection)
         .await?;
     Ok(updated.rows_affected() == 1)
+}
+
+/// Gives an order's idempotency key back, so that the same request makes a new order.
+///
+/// The column stays unique by the order's id behind a control character, which no caller's key holds.
+pub(super) async fn free_key(connection: &mut Connection, id: OrderId) -> Result<(), Error> {
+    let sql = "UPDATE orders SET idempotency_key = $1 WHERE order_id = $2";
+    sqlx::query(sql).bind(format!("\u{1f}{id}")).bind(id.to_string()).execute(connection).await?;
+    Ok(())
+}
+
+/// The next number of an invoice. Numbers have no gaps, because an undone transaction undoes this as well.
+pub(super) async fn next_invoice(connection: &mut Connection) -> Result<InvoiceNumber, Error> {
+    let sql = "UPDATE counters SET value = value + 1 WHERE name = 'invoices' RETURNING value";
+    Ok(InvoiceNumber(sqlx::query_scalar(sql).fetch_one(connection).await?))
+}
+
+/// The orders that fall due next, the earliest first.
+pub(super) async fn due<'e>(
+    executor: impl Executor<'e, Database = Db>,
+    limit: u32,
+) -> Result<Vec<(OrderId, TimestampUs)>, Error> {
+    let sql = "SELECT order_id, due_at_us FROM orders WHERE due_at_us IS NOT NULL ORDER BY due_at_us LIMIT $1";
+    let rows = sqlx::query_as::<_, (String, i64)>(sql).bind(i64::from(limit)).fetch_all(executor).await?;
+    let parse = |(id, at): (String, i64)| {
+        let id = id.parse().map_err(|error: ValueError| Error::column("order_id", error))?;
+        Ok((id, TimestampUs(at)))
+    };
+    rows.into_iter().map(parse).collect()
 }
 
 pub(super) async fn by_id<'e>(executor: impl Executor<'e, Database = Db>, id: OrderId) -> Result<Option<Order>, Error> {
@@ -115,13 +163,31 @@ pub(super) async fn list<'e>(
 fn decode(row: &AnyRow) -> Result<Order, Error> {
     let column = |column: &'static str| move |error: ValueError| Error::column(column, error);
     let currency: CurrencyCode = row.try_get::<&str, _>("currency_code")?.parse().map_err(column("currency_code"))?;
+    let time = |column: &str| Ok::<_, Error>(row.try_get::<Option<i64>, _>(column)?.map(TimestampUs));
+    let status = StatusColumns {
+        status: row.try_get("status")?,
+        decline_reason: row.try_get("decline_reason")?,
+        cancel_reason: row.try_get("cancel_reason")?,
+        refund_pending: row.try_get("refund_pending")?,
+    };
+    let customer_email = match row.try_get::<String, _>("customer_email")? {
+        none if none.is_empty() => None,
+        text => Some(Email::parse(text).map_err(column("customer_email"))?),
+    };
+    let attempt = u32::try_from(row.try_get::<i64, _>("payment_attempt")?);
     Ok(Order {
         id: row.try_get::<&str, _>("order_id")?.parse().map_err(column("order_id"))?,
         customer_id: CustomerId::parse(row.try_get::<String, _>("customer_id")?).map_err(column("customer_id"))?,
+        customer_email,
         lines: codec::decode_lines(row.try_get("lines")?, currency)?,
         payment_token: PaymentToken::parse(row.try_get::<String, _>("payment_token")?)
             .map_err(column("payment_token"))?,
-        status: codec::decode_status(row.try_get("status")?, row.try_get("decline_reason")?)?,
+        checkout_mode: codec::decode_mode(row.try_get("checkout_mode")?)?,
+        status: codec::decode_status(status)?,
+        attempt: attempt.map_err(|error| Error::column("payment_attempt", error))?,
+        payment_deadline: time("payment_deadline_us")?,
+        call_deadline: time("call_deadline_us")?,
+        invoice_number: row.try_get::<Option<i64>, _>("invoice_number")?.map(InvoiceNumber),
         revision: row.try_get("revision")?,
         created_at: TimestampUs(row.try_get("created_at_us")?),
         updated_at: TimestampUs(row.try_get("updated_at_us")?),

@@ -1,10 +1,17 @@
 use orderflow_proto::orderflow::order::v1::{
-    GetOrderRequest, ListOrdersRequest, OrderLine, PlaceOrderRequest, WatchOrderRequest,
+    CancelOrderRequest, GetOrderRequest, ListOrdersRequest, OrderLine, PlaceOrderRequest, RetryPaymentRequest,
+    WatchOrderRequest,
 };
+use prost_types::Duration;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::harness::{Running, line, request};
+
+#[allow(clippy::unnecessary_wraps)]
+fn duration(seconds: i64, nanos: i32) -> Option<Duration> {
+    Some(Duration { seconds, nanos })
+}
 
 #[track_caller]
 fn assert_violations(status: &Status, expected: &[&str], case: &str) {
@@ -44,9 +51,34 @@ async fn bad_orders_are_refused_with_every_violation_and_nothing_is_kept() {
         (with(|r| r.lines[0] = line("tea", 1, "EUR", i64::MAX)), &["lines"]),
         (with(|r| r.lines[0] = line("tea", 2, "EUR", i64::MAX)), &["lines"]),
         (with(|r| r.lines = vec![line("tea", 1, "EUR", 0)]), &["lines"]),
+        (with(|r| r.checkout_mode = 3), &["checkout_mode"]),
+        (with(|r| r.checkout_mode = -1), &["checkout_mode"]),
+        (with(|r| r.payment_deadline = duration(0, 999_999_999)), &["payment_deadline"]),
+        (with(|r| r.payment_deadline = duration(-60, 0)), &["payment_deadline"]),
+        (with(|r| r.payment_deadline = duration(30 * 86_400, 1_000)), &["payment_deadline"]),
+        (with(|r| r.payment_deadline = duration(i64::MAX, i32::MAX)), &["payment_deadline"]),
+        (with(|r| r.customer_email = "ada".to_owned()), &["customer_email"]),
+        (with(|r| r.customer_email = format!("a@{}", "d".repeat(253))), &["customer_email"]),
+        (with(|r| r.customer_email = "a@b.org\r\nBcc: c@d.org".to_owned()), &["customer_email"]),
+        (with(|r| r.customer_email = "Ada <a@b.org>".to_owned()), &["customer_email"]),
         (
-            PlaceOrderRequest { lines: vec![OrderLine::default()], ..PlaceOrderRequest::default() },
-            &["idempotency_key", "customer_id", "lines[0].sku", "lines[0].quantity", "lines[0].unit_price"],
+            PlaceOrderRequest {
+                lines: vec![OrderLine::default()],
+                checkout_mode: 9,
+                customer_email: "@".to_owned(),
+                payment_deadline: duration(0, 0),
+                ..PlaceOrderRequest::default()
+            },
+            &[
+                "idempotency_key",
+                "customer_id",
+                "lines[0].sku",
+                "lines[0].quantity",
+                "lines[0].unit_price",
+                "checkout_mode",
+                "payment_deadline",
+                "customer_email",
+            ],
         ),
     ];
     for (bad, fields) in table {
@@ -67,6 +99,8 @@ async fn values_at_their_limits_are_accepted() {
         customer_id: "ü".repeat(64),
         lines: vec![line(&"s".repeat(64), 10_000, "EUR", 1_000_000); 100],
         payment_token: "t".repeat(64),
+        payment_deadline: duration(30 * 86_400, 0),
+        customer_email: format!("{}@{}", "l".repeat(64), "d".repeat(189)),
         ..Default::default()
     };
     let order = service.client.place_order(widest.clone()).await.unwrap().into_inner().order.unwrap();
@@ -75,6 +109,8 @@ async fn values_at_their_limits_are_accepted() {
     let dearest = PlaceOrderRequest { lines: vec![line("s", 1, "EUR", i64::MAX)], ..request("k") };
     let order = service.client.place_order(dearest).await.unwrap().into_inner().order.unwrap();
     assert_eq!(order.total.unwrap().amount_minor, i64::MAX);
+    let shortest = PlaceOrderRequest { payment_deadline: duration(1, 0), ..request("k-2") };
+    assert!(service.client.place_order(shortest).await.is_ok());
 }
 
 #[tokio::test]
@@ -87,6 +123,11 @@ async fn other_methods_refuse_what_they_cannot_read() {
         assert_violations(&status, &["order_id"], id);
         let status = service.client.watch_order(WatchOrderRequest { order_id: id.to_owned() }).await.unwrap_err();
         assert_violations(&status, &["order_id"], id);
+        let status = service.client.cancel_order(CancelOrderRequest { order_id: id.to_owned() }).await.unwrap_err();
+        assert_violations(&status, &["order_id"], id);
+        let bad = RetryPaymentRequest { order_id: id.to_owned(), payment_token: "t".repeat(65) };
+        let status = service.client.retry_payment(bad).await.unwrap_err();
+        assert_violations(&status, &["order_id", "payment_token"], id);
     }
     let table: Vec<(ListOrdersRequest, &[&str])> = vec![
         (ListOrdersRequest { customer_id: "c".repeat(65), ..Default::default() }, &["customer_id"]),
@@ -111,7 +152,10 @@ async fn an_order_that_was_never_placed_is_not_found() {
     let order_id = "0190163d-8694-739b-aea5-966c26f8ad91".to_owned();
     let got = service.client.get_order(GetOrderRequest { order_id: order_id.clone() }).await.unwrap_err();
     let watched = service.client.watch_order(WatchOrderRequest { order_id: order_id.clone() }).await.unwrap_err();
-    for status in [got, watched] {
+    let cancelled = service.client.cancel_order(CancelOrderRequest { order_id: order_id.clone() }).await.unwrap_err();
+    let retry = RetryPaymentRequest { order_id: order_id.clone(), payment_token: String::new() };
+    let retried = service.client.retry_payment(retry).await.unwrap_err();
+    for status in [got, watched, cancelled, retried] {
         assert_eq!(status.code(), Code::NotFound);
         let details = status.get_error_details();
         let info = details.error_info().unwrap();

@@ -72,7 +72,10 @@ impl Running {
 /// A configuration with a free port and a broker that nobody runs.
 pub(crate) fn config(flags: &[&str]) -> Config {
     // Port 1 is reserved: nobody listens there.
-    let all = ["order-service", "--listen", "127.0.0.1:0", "--broker", "http://127.0.0.1:1"].iter().chain(flags);
+    let nobody = "http://127.0.0.1:1";
+    let own = ["order-service", "--listen", "127.0.0.1:0", "--broker", nobody];
+    let others = ["--payment-url", nobody, "--notification-url", nobody];
+    let all = own.iter().chain(&others).chain(flags);
     Args::try_parse_from(all).unwrap().config
 }
 

@@ -32,9 +32,16 @@ async fn a_service_whose_tables_are_gone_ends_and_says_why() {
 async fn a_bad_configuration_is_refused_whole_and_names_its_variables() {
     let mut bad = config(&["--database-url", "postgres://here", "--project", "a b"]);
     bad.broker.broker_url = "broker:8085".to_owned();
+    bad.payment_url = "https://payment:50052".to_owned();
+    bad.notification_url.clear();
+    bad.payment_timeout_ms = 60_001;
+    bad.timeline_timeout_ms = 0;
+    bad.payment_deadline = Some("999ms".parse().unwrap());
     let error = Service::open(bad).await.unwrap_err();
     assert!(matches!(error, Error::Config(_)));
-    for name in ["--database-url", "ORDER_DATABASE_URL", "--broker", "BROKER_URL", "--project", "BROKER_PROJECT"] {
+    let names = ["--database-url", "ORDER_DATABASE_URL", "--broker", "BROKER_URL", "--project", "BROKER_PROJECT"];
+    let own = ["ORDER_PAYMENT_URL", "ORDER_NOTIFICATION_URL", "ORDER_PAYMENT_TIMEOUT_MS", "ORDER_TIMELINE_TIMEOUT_MS"];
+    for name in names.iter().chain(&own).chain(&["ORDER_PAYMENT_DEADLINE"]) {
         assert!(error.to_string().contains(name), "{name} is not in: {error}");
     }
 }

@@ -49,6 +49,8 @@ async fn pages_are_complete_and_newest_first() {
             vec![of("ada")[..2].to_vec(), of("ada")[2..].to_vec()],
         ),
         (ListOrdersRequest { status: pending, ..Default::default() }, vec![all.clone()]),
+        (ListOrdersRequest { status: OrderStatus::Cancelled.into(), ..Default::default() }, vec![vec![]]),
+        (ListOrdersRequest { status: OrderStatus::Refunded.into(), ..Default::default() }, vec![vec![]]),
         (ListOrdersRequest { customer_id: ada.clone(), status: pending, ..Default::default() }, vec![of("ada")]),
         (ListOrdersRequest { customer_id: ada, status: paid, ..Default::default() }, vec![vec![]]),
         (ListOrdersRequest { status: paid, ..Default::default() }, vec![vec![]]),

@@ -69,7 +69,11 @@ impl Layout {
                 ],
             ),
             Part::Acquirer => (&["acquirer"], vec![database("acquirer")]),
-            Part::OrderService => (&["order-service"], vec![database("order"), broker]),
+            Part::OrderService => {
+                let payment = ("--payment-url", url(Part::PaymentService));
+                let notification = ("--notification-url", url(Part::NotificationService));
+                (&["order-service"], vec![database("order"), broker, payment, notification])
+            }
             Part::PaymentService => {
                 (&["payment-service"], vec![database("payment"), broker, ("--acquirer", url(Part::Acquirer))])
             }

@@ -1,12 +1,18 @@
 //! The service on a real database, without network and broker: messages go in, orders and events come out.
 
+mod checkout;
+mod fake;
+mod saga;
+mod timeline;
+
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use orderflow_proto::orderflow::events::v1 as events;
 use orderflow_proto::orderflow::order::v1 as wire;
 use orderflow_proto::orderflow::order::v1::order_service_server::OrderService as _;
-use orderflow_proto::orderflow::r#type::v1::Money;
+use orderflow_proto::orderflow::r#type::v1::{CheckoutMode, Money};
 use prost::Message as _;
 use service_kit::CancellationToken;
 use service_kit::breaker::State;
@@ -17,11 +23,12 @@ use service_kit::event::Event;
 use sqlx::Row as _;
 use tempfile::TempDir;
 use tokio_stream::StreamExt as _;
-use tonic::Request;
+use tonic::{Request, Status};
 
-use crate::app::App;
+use crate::app::{App, Terms};
 use crate::consumer::PaymentEvents;
 use crate::grpc::Rpc;
+use crate::peers::Peers;
 use crate::store::{MIGRATIONS, Store};
 
 /// Everything here takes milliseconds; who waits longer waits for nothing.
@@ -30,36 +37,103 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const CAPTURED: &str = "orderflow.events.v1.PaymentCaptured";
 const DECLINED: &str = "orderflow.events.v1.PaymentDeclined";
 
+/// Port 1 is reserved: nobody listens there.
+const NOBODY: &str = "http://127.0.0.1:1";
+
 struct Harness {
-    rpc: Rpc<Store>,
+    app: App<Store>,
+    rpc: Arc<Rpc<Store>>,
     handler: PaymentEvents<Store>,
     database: Database,
     stopping: CancellationToken,
-    _folder: TempDir,
+    folder: Arc<TempDir>,
+}
+
+/// Where the harness finds others, and how long it waits for them.
+struct Others<'a> {
+    payment_url: &'a str,
+    notification_url: &'a str,
+    payment_timeout: Duration,
+}
+
+impl Default for Others<'_> {
+    fn default() -> Self {
+        Self { payment_url: NOBODY, notification_url: NOBODY, payment_timeout: DEADLINE }
+    }
 }
 
 impl Harness {
     async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::start_with(Others::default()).await
+    }
+
+    async fn start_with(others: Others<'_>) -> Self {
+        Self::open(Arc::new(tempfile::tempdir().unwrap()), others).await
+    }
+
+    /// One more service on the same database, as another process would be: after a crash, or at the same time.
+    async fn beside(&self) -> Self {
+        Self::open(Arc::clone(&self.folder), Others::default()).await
+    }
+
+    async fn open(folder: Arc<TempDir>, others: Others<'_>) -> Self {
         let url = format!("sqlite://{}/order.db", folder.path().display());
         let database = Database::open(&url, MIGRATIONS).await.unwrap();
-        let app = App::new(Store::new(database.clone()), now_us);
+        let terms = Terms { payment_timeout: others.payment_timeout, payment_deadline_us: None };
+        let app = App::new(Store::new(database.clone()), terms, now_us);
         let stopping = CancellationToken::new();
-        let rpc = Rpc::new(app.clone(), stopping.clone());
-        Self { rpc, handler: PaymentEvents::new(app), database, stopping, _folder: folder }
+        let peers = Peers::new(others.payment_url, others.notification_url, DEADLINE).unwrap();
+        let rpc = Arc::new(Rpc::new(app.clone(), peers, stopping.clone()));
+        Self { app: app.clone(), rpc, handler: PaymentEvents::new(app), database, stopping, folder }
     }
 
     /// Places an order over 12.00 EUR.
     async fn place(&self, key: &str) -> String {
-        let line = wire::OrderLine { sku: "tea".to_owned(), quantity: 2, unit_price: Some(eur(600)) };
-        let request = wire::PlaceOrderRequest {
-            idempotency_key: key.to_owned(),
-            customer_id: "ada".to_owned(),
-            lines: vec![line],
-            payment_token: "tok_visa".to_owned(),
-            ..Default::default()
+        self.rpc.place_order(Request::new(request(key))).await.unwrap().into_inner().order.unwrap().order_id
+    }
+
+    async fn cancel(&self, order_id: &str) -> Result<wire::Order, Status> {
+        let request = wire::CancelOrderRequest { order_id: order_id.to_owned() };
+        Ok(self.rpc.cancel_order(Request::new(request)).await?.into_inner().order.unwrap())
+    }
+
+    async fn retry(&self, order_id: &str, token: &str) -> Result<wire::Order, Status> {
+        let request = wire::RetryPaymentRequest { order_id: order_id.to_owned(), payment_token: token.to_owned() };
+        Ok(self.rpc.retry_payment(Request::new(request)).await?.into_inner().order.unwrap())
+    }
+
+    /// What GetOrder tells beside the order: its timeline in short, and who is missing from it.
+    async fn timeline(&self, order_id: &str) -> (Vec<(wire::TimelineKind, u32, String)>, Vec<String>) {
+        let request = wire::GetOrderRequest { order_id: order_id.to_owned() };
+        let reply = self.rpc.get_order(Request::new(request)).await.unwrap().into_inner();
+        let entries = reply.timeline.iter().map(|entry| (entry.kind(), entry.attempt, entry.detail.clone()));
+        (entries.collect(), reply.timeline_missing)
+    }
+
+    /// The types of the events about one order that wait in the outbox, oldest first.
+    async fn told(&self, order_id: &str) -> Vec<String> {
+        let all = self.outbox().await.into_iter().filter(|(_, event)| event.order_id == order_id);
+        all.map(|(kind, _)| kind.strip_prefix("orderflow.events.v1.").unwrap().to_owned()).collect()
+    }
+
+    /// The jobs that wait in the outbox, oldest first.
+    async fn invoice_jobs(&self) -> Vec<events::InvoiceJob> {
+        let sql = "SELECT payload FROM outbox WHERE topic = 'invoice-jobs' ORDER BY id";
+        let rows: Vec<Vec<u8>> = sqlx::query_scalar(sql).fetch_all(self.database.reads()).await.unwrap();
+        rows.iter().map(|payload| events::InvoiceJob::decode(payload.as_slice()).unwrap()).collect()
+    }
+
+    /// Takes an outcome of a try as it comes through the queue.
+    async fn hear(&self, event: events::PaymentEvent, attempt: u32) -> Outcome {
+        use events::payment_event::Event as Body;
+        let kind = match event.event.as_ref().unwrap() {
+            Body::Captured(_) => CAPTURED,
+            Body::Declined(_) => DECLINED,
+            Body::Refunded(_) => "orderflow.events.v1.PaymentRefunded",
+            Body::Voided(_) => "orderflow.events.v1.PaymentVoided",
         };
-        self.rpc.place_order(Request::new(request)).await.unwrap().into_inner().order.unwrap().order_id
+        let payload = events::PaymentEvent { attempt, ..event }.encode_to_vec();
+        self.handle(&message(&uuid::Uuid::now_v7().to_string(), kind, payload)).await
     }
 
     async fn order(&self, order_id: &str) -> wire::Order {
@@ -73,7 +147,8 @@ impl Harness {
 
     /// What waits in the outbox, oldest first.
     async fn outbox(&self) -> Vec<(String, events::OrderEvent)> {
-        let sql = "SELECT topic, ordering_key, attributes, payload FROM outbox ORDER BY id";
+        let sql =
+            "SELECT topic, ordering_key, attributes, payload FROM outbox WHERE topic <> 'invoice-jobs' ORDER BY id";
         let rows = sqlx::query(sql).fetch_all(self.database.reads()).await.unwrap();
         let read = |row: &sqlx::any::AnyRow| {
             let event = events::OrderEvent::decode(row.get::<Vec<u8>, _>("payload").as_slice()).unwrap();
@@ -98,6 +173,18 @@ impl Harness {
     }
 }
 
+/// A good request for an order over 12.00 EUR.
+fn request(key: &str) -> wire::PlaceOrderRequest {
+    let line = wire::OrderLine { sku: "tea".to_owned(), quantity: 2, unit_price: Some(eur(600)) };
+    wire::PlaceOrderRequest {
+        idempotency_key: key.to_owned(),
+        customer_id: "ada".to_owned(),
+        lines: vec![line],
+        payment_token: "tok_visa".to_owned(),
+        ..Default::default()
+    }
+}
+
 fn eur(amount_minor: i64) -> Money {
     Money { currency_code: "EUR".to_owned(), amount_minor }
 }
@@ -110,6 +197,15 @@ fn captured(order_id: &str, amount: Money) -> events::PaymentEvent {
 fn declined(order_id: &str, reason: &str) -> events::PaymentEvent {
     let declined = events::PaymentDeclined { reason: reason.to_owned() };
     payment_event(order_id, eur(1_200), events::payment_event::Event::Declined(declined))
+}
+
+fn refunded(order_id: &str) -> events::PaymentEvent {
+    let refunded = events::PaymentRefunded { refund_id: "re_1".to_owned() };
+    payment_event(order_id, eur(1_200), events::payment_event::Event::Refunded(refunded))
+}
+
+fn voided(order_id: &str) -> events::PaymentEvent {
+    payment_event(order_id, eur(1_200), events::payment_event::Event::Voided(events::PaymentVoided {}))
 }
 
 fn payment_event(order_id: &str, amount: Money, event: events::payment_event::Event) -> events::PaymentEvent {
@@ -158,8 +254,11 @@ async fn an_outcome_ends_the_order_and_tells_it() {
         ("orderflow.events.v1.OrderDeclined", refused.as_str()),
     ];
     assert_eq!(kinds, expected);
-    let placed =
-        events::OrderPlaced { total: Some(eur(1_200)), payment_token: "tok_visa".to_owned(), ..Default::default() };
+    let placed = events::OrderPlaced {
+        total: Some(eur(1_200)),
+        payment_token: "tok_visa".to_owned(),
+        checkout_mode: CheckoutMode::Asynchronous.into(),
+    };
     assert_eq!(told[0].1.event, Some(events::order_event::Event::Placed(placed)));
     let paid = events::OrderPaid { total: Some(eur(1_200)) };
     assert_eq!(told[2].1.event, Some(events::order_event::Event::Paid(paid)));
@@ -179,7 +278,7 @@ async fn a_duplicate_has_no_second_effect() {
 }
 
 #[tokio::test]
-async fn a_final_order_never_changes() {
+async fn a_contradiction_is_set_aside_and_changes_nothing() {
     let harness = Harness::start().await;
     let id = harness.place("k").await;
     harness.handle(&message("m-1", CAPTURED, captured(&id, eur(1_200)).encode_to_vec())).await;
@@ -231,7 +330,7 @@ async fn poison_is_rejected_with_its_reason_and_changes_nothing() {
 async fn events_of_other_types_are_none_of_its_business() {
     let harness = Harness::start().await;
     let id = harness.place("k").await;
-    let event = message("m", "orderflow.events.v1.PaymentRefunded", captured(&id, eur(1_200)).encode_to_vec());
+    let event = message("m", "orderflow.events.v1.PaymentForgotten", captured(&id, eur(1_200)).encode_to_vec());
     assert_eq!(harness.handle(&event).await, Outcome::Done);
     assert_eq!(harness.order(&id).await.status(), wire::OrderStatus::PendingPayment);
 }
@@ -270,4 +369,14 @@ async fn a_watcher_sees_the_order_end() {
     harness.handle(&message("m", CAPTURED, captured(&id, eur(1_200)).encode_to_vec())).await;
     assert_eq!(next().await, Some(wire::OrderStatus::Paid));
     assert_eq!(next().await, None);
+}
+
+/// Waits until the condition holds, and fails the test when it does not within the deadline.
+async fn until<F: AsyncFnMut() -> bool>(mut condition: F) {
+    let waiting = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, waiting).await.expect("it did not come true in time");
 }
