@@ -21,4 +21,6 @@ pub use config::Config;
 pub use service::{Error, Service, run};
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use service_kit::db::Database;
 use service_kit::outbox::Relay;
 use service_kit::service::{Frame, Served};
 use service_kit::{CancellationToken, grpc};
+use tokio_util::task::TaskTracker;
 use tonic::service::{Routes, RoutesBuilder};
 
 pub use service_kit::service::Error;
@@ -64,13 +65,22 @@ impl Service {
     /// Runs until the token is cancelled and everything in hand is done, or until something fails for good.
     pub async fn run(self, token: CancellationToken) -> Result<(), Error> {
         let Self { frame, app, consumer } = self;
-        let served = Served { routes: routes(app), name: SERVICE_NAME, descriptors: DESCRIPTORS };
-        frame.run(served, consumer.run(token.clone()), token).await
+        let tasks = TaskTracker::new();
+        let served = Served { routes: routes(app, tasks.clone()), name: SERVICE_NAME, descriptors: DESCRIPTORS };
+        let stopping = token.clone();
+        let working = async move {
+            consumer.run(stopping).await?;
+            // A charge whose caller has gone away is still written down.
+            tasks.close();
+            tasks.wait().await;
+            Ok(())
+        };
+        frame.run(served, working, token).await
     }
 }
 
-fn routes(app: App<Store, PatientAcquirer>) -> Routes {
+fn routes(app: App<Store, PatientAcquirer>, tasks: TaskTracker) -> Routes {
     let mut routes = RoutesBuilder::default();
-    routes.add_service(PaymentServiceServer::new(Rpc::new(app)));
+    routes.add_service(PaymentServiceServer::new(Rpc::new(app, tasks)));
     routes.routes()
 }

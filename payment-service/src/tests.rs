@@ -1,5 +1,7 @@
 //! The service on a real database, without network and broker: messages go in, charges, payments and events come out.
 
+mod saga;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,11 +20,12 @@ use service_kit::event::Event;
 use sqlx::Row as _;
 use tempfile::TempDir;
 use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
 use tonic::Request;
 
-use crate::app::{Acquirer, App, NoAnswer};
+use crate::app::{Acquirer, App, Asking, NoAnswer};
 use crate::consumer::OrderEvents;
-use crate::domain::{Answer, Charge};
+use crate::domain::{Answer, CancelAnswer, Charge, ChargeKey};
 use crate::grpc::Rpc;
 use crate::store::{MIGRATIONS, Store};
 
@@ -36,30 +39,77 @@ const OTHER_ORDER_ID: &str = "0190163d-8694-739b-aea5-966c26f8ad92";
 /// An acquirer with a ledger. Cards say what becomes of them: `tok_stolen_card` is declined, `tok_nonsense` refused.
 #[derive(Clone, Debug)]
 struct Ledger {
-    /// Every request, in order.
+    /// Every request for a charge, in order.
     requests: Arc<Mutex<Vec<Charge>>>,
+    /// What stands under each key.
+    accounts: Arc<Mutex<HashMap<String, Account>>>,
     up: Arc<watch::Sender<bool>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Account {
+    Captured(i64),
+    Refunded(i64),
+    Declined,
+    Blocked,
 }
 
 impl Ledger {
     fn requests(&self) -> Vec<Charge> {
         self.requests.lock().unwrap().clone()
     }
-}
 
-impl Acquirer for Ledger {
-    async fn charge(&self, charge: &Charge, stopping: &CancellationToken) -> Result<Answer, NoAnswer> {
-        self.requests.lock().unwrap().push(charge.clone());
+    fn account(&self, key: &str) -> Option<Account> {
+        self.accounts.lock().unwrap().get(key).copied()
+    }
+
+    async fn answering(&self, asking: Asking<'_>) -> Result<(), NoAnswer> {
+        let Some(stopping) = asking.stopping else {
+            let away = NoAnswer::Unavailable { reason: "away".to_owned(), asked: false };
+            return if self.answers() { Ok(()) } else { Err(away) };
+        };
         let mut up = self.up.subscribe();
         tokio::select! {
             up = up.wait_for(|up| *up) => drop(up.unwrap()),
             () = stopping.cancelled() => return Err(NoAnswer::Interrupted),
         }
-        match charge.card.as_str() {
-            "tok_stolen_card" => Ok(Answer::Declined { reason: "stolen_card".to_owned() }),
-            "tok_nonsense" => Err(NoAnswer::Refused("status 400".to_owned())),
-            _ => Ok(Answer::Captured { charge_id: format!("ch_{}", charge.order_id) }),
+        Ok(())
+    }
+}
+
+impl Acquirer for Ledger {
+    async fn charge(&self, charge: &Charge, asking: Asking<'_>) -> Result<Answer, NoAnswer> {
+        self.requests.lock().unwrap().push(charge.clone());
+        self.answering(asking).await?;
+        let mut accounts = self.accounts.lock().unwrap();
+        let key = charge.key().to_string();
+        let account = match charge.card.as_str() {
+            "tok_stolen_card" => Account::Declined,
+            "tok_nonsense" => return Err(NoAnswer::Refused("status 400".to_owned())),
+            _ => Account::Captured(charge.amount.amount_minor()),
+        };
+        match *accounts.entry(key.clone()).or_insert(account) {
+            Account::Captured(_) => Ok(Answer::Captured { charge_id: format!("ch_{key}") }),
+            Account::Declined => Ok(Answer::Declined { reason: "stolen_card".to_owned() }),
+            Account::Refunded(_) | Account::Blocked => Ok(Answer::Cancelled),
         }
+    }
+
+    async fn cancel(&self, key: ChargeKey, asking: Asking<'_>) -> Result<CancelAnswer, NoAnswer> {
+        self.answering(asking).await?;
+        let mut accounts = self.accounts.lock().unwrap();
+        let key = key.to_string();
+        let account = accounts.entry(key.clone()).or_insert(Account::Blocked);
+        let (Account::Captured(amount_minor) | Account::Refunded(amount_minor)) = *account else {
+            return Ok(CancelAnswer::NothingTaken);
+        };
+        *account = Account::Refunded(amount_minor);
+        let amount = crate::domain::Money::new("EUR".parse().unwrap(), amount_minor).unwrap();
+        Ok(CancelAnswer::Refunded { charge_id: format!("ch_{key}"), refund_id: format!("re_{key}"), amount })
+    }
+
+    fn answers(&self) -> bool {
+        *self.up.borrow()
     }
 }
 
@@ -77,9 +127,10 @@ impl Harness {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/payment.db", folder.path().display());
         let database = Database::open(&url, MIGRATIONS).await.unwrap();
-        let ledger = Ledger { requests: Arc::default(), up: Arc::new(watch::channel(true).0) };
+        let up = Arc::new(watch::channel(true).0);
+        let ledger = Ledger { requests: Arc::default(), accounts: Arc::default(), up };
         let app = App::new(Store::new(database.clone()), ledger.clone(), now_us);
-        let (rpc, handler) = (Rpc::new(app.clone()), OrderEvents::new(app));
+        let (rpc, handler) = (Rpc::new(app.clone(), TaskTracker::new()), OrderEvents::new(app));
         Self { rpc, handler, ledger, database, stopping: CancellationToken::new(), _folder: folder }
     }
 
@@ -90,6 +141,21 @@ impl Harness {
     async fn payments(&self) -> Vec<wire::Payment> {
         let request = Request::new(wire::ListPaymentsRequest::default());
         self.rpc.list_payments(request).await.unwrap().into_inner().payments
+    }
+
+    async fn payment(&self) -> wire::Payment {
+        let request = Request::new(wire::GetPaymentRequest { order_id: ORDER_ID.to_owned() });
+        self.rpc.get_payment(request).await.unwrap().into_inner().payment.unwrap()
+    }
+
+    async fn charge(&self, request: wire::ChargeRequest) -> Result<wire::Payment, tonic::Status> {
+        Ok(self.rpc.charge(Request::new(request)).await?.into_inner().payment.unwrap())
+    }
+
+    /// The types of the events that wait in the outbox, oldest first, without their package.
+    async fn told(&self) -> Vec<String> {
+        let name = |(kind, _): &(String, _)| kind.rsplit('.').next().unwrap().to_owned();
+        self.outbox().await.iter().map(name).collect()
     }
 
     /// What waits in the outbox, oldest first.
@@ -165,8 +231,8 @@ async fn an_order_is_charged_and_the_outcome_is_told() {
         order_id: ORDER_ID.to_owned(),
         customer_id: "ada".to_owned(),
         amount: Some(eur(1_200)),
+        attempt: 1,
         event: Some(events::payment_event::Event::Captured(captured)),
-        ..Default::default()
     };
     assert_eq!(harness.outbox().await, [("orderflow.events.v1.PaymentCaptured".to_owned(), event)]);
 }
@@ -224,7 +290,7 @@ async fn a_crash_between_charge_and_commit_asks_again_with_the_same_key() {
         // The handler is dropped here, as by a crash: asked, but nothing kept.
         () = asked => {}
     }
-    assert_eq!((harness.payments().await.len(), harness.outbox().await.len()), (0, 0));
+    assert_eq!((harness.payment().await.status(), harness.outbox().await.len()), (wire::PaymentStatus::Pending, 0));
     harness.ledger.up.send_replace(true);
     assert_eq!(harness.handle(&event).await, Outcome::Done);
     let requests = harness.ledger.requests();
@@ -247,7 +313,10 @@ async fn an_outage_of_the_acquirer_delays_only_what_needs_it() {
         // A duplicate of what is settled needs no acquirer.
         let again = message("m-3", PLACED, &placed(ORDER_ID, "tok_visa"));
         assert_eq!(harness.handle(&again).await, Outcome::Done);
-        assert_eq!(harness.payments().await.len(), 1);
+        // Who looks at the one that waits sees why.
+        let payment = harness.payments().await.remove(0);
+        assert_eq!((payment.order_id.as_str(), payment.status()), (OTHER_ORDER_ID, wire::PaymentStatus::Pending));
+        assert_eq!(payment.attempts[0].detail, "the acquirer does not answer");
         harness.ledger.up.send_replace(true);
     };
     let (outcome, ()) = tokio::join!(harness.handle(&waiting), meanwhile);
@@ -268,7 +337,7 @@ async fn a_stop_during_an_outage_is_not_a_failed_attempt() {
     };
     let (outcome, ()) = tokio::join!(harness.handle(&event), stop);
     assert_eq!(outcome, Outcome::Interrupted);
-    assert_eq!((harness.payments().await.len(), harness.outbox().await.len()), (0, 0));
+    assert_eq!((harness.payment().await.status(), harness.outbox().await.len()), (wire::PaymentStatus::Pending, 0));
 }
 
 #[tokio::test]
@@ -313,7 +382,7 @@ async fn poison_is_rejected_with_its_reason_and_nobody_is_charged() {
     let paid = events::order_event::Event::Paid(events::OrderPaid { total: Some(eur(1_200)) });
     let table = [
         (vec![0xff; 8], "no OrderEvent"),
-        (vec![], "another event"),
+        (vec![], "`order_id`"),
         (events::OrderEvent { event: Some(paid), ..good.clone() }.encode_to_vec(), "another event"),
         (total(None), "`total` is missing"),
         (total(Some(eur(0))), "`total.amount_minor`"),

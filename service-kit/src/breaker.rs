@@ -95,25 +95,59 @@ impl Breaker {
     {
         let mut failures = 0;
         loop {
-            let permit = tokio::select! {
-                biased;
-                () = stopping.cancelled() => return Err(Interrupted),
-                permit = self.permit() => permit,
-            };
-            match call().await {
-                Ok(answer) => {
-                    permit.succeeded();
-                    return Ok(answer);
-                }
-                Err(Unavailable(reason)) => permit.failed(&reason),
+            if let Ok(answer) = self.once(stopping, failures, &mut call).await? {
+                return Ok(answer);
             }
             failures += 1;
-            tokio::select! {
-                biased;
-                () = stopping.cancelled() => return Err(Interrupted),
-                () = tokio::time::sleep(self.pause(failures)) => {}
-            }
         }
+    }
+
+    /// Makes one call as soon as one may be made, after a pause that grows with the `failures` of this caller so far.
+    /// For a caller that has something to do between its calls; [`Self::until_answered`] is for all others.
+    pub async fn once<T, R>(
+        &self,
+        stopping: &CancellationToken,
+        failures: u32,
+        call: impl FnOnce() -> R,
+    ) -> Result<Result<T, Unavailable>, Interrupted>
+    where
+        R: Future<Output = Result<T, Unavailable>>,
+    {
+        let permit = async {
+            if failures > 0 {
+                tokio::time::sleep(self.pause(failures)).await;
+            }
+            self.permit().await
+        };
+        let permit = tokio::select! {
+            biased;
+            () = stopping.cancelled() => return Err(Interrupted),
+            permit = permit => permit,
+        };
+        Ok(permit.call(call).await)
+    }
+
+    /// Makes one call if one may be made at once, after the same pause; `None` while calls have to wait.
+    pub async fn at_once<T, R>(&self, failures: u32, call: impl FnOnce() -> R) -> Option<Result<T, Unavailable>>
+    where
+        R: Future<Output = Result<T, Unavailable>>,
+    {
+        if failures > 0 {
+            tokio::time::sleep(self.pause(failures)).await;
+        }
+        let probe = match self.state() {
+            State::Closed => false,
+            State::HalfOpen => return None,
+            State::Open => {
+                let due = self.shared.inner().open_until <= Instant::now();
+                if !due || !self.shared.turn(State::Open, State::HalfOpen) {
+                    return None;
+                }
+                true
+            }
+        };
+        let permit = Permit { shared: &self.shared, probe, answered: false };
+        Some(permit.call(call).await)
     }
 
     /// Waits until a call may be made.
@@ -170,6 +204,18 @@ struct Permit<'a> {
 }
 
 impl Permit<'_> {
+    async fn call<T, R>(self, call: impl FnOnce() -> R) -> Result<T, Unavailable>
+    where
+        R: Future<Output = Result<T, Unavailable>>,
+    {
+        let answer = call().await;
+        match &answer {
+            Ok(_) => self.succeeded(),
+            Err(Unavailable(reason)) => self.failed(reason),
+        }
+        answer
+    }
+
     fn succeeded(mut self) {
         self.answered = true;
         let settings = &self.shared.settings;
@@ -312,6 +358,25 @@ mod tests {
         let hangs = breaker.until_answered(&stopping, std::future::pending::<Result<(), _>>);
         assert!(tokio::time::timeout(Duration::from_secs(2), hangs).await.is_err());
         assert_eq!(call_until_up(&breaker, &stopping, Duration::ZERO).await, 1);
+        assert_eq!(breaker.state(), State::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_wait_is_told_at_once_and_probes_when_it_is_time() {
+        let (breaker, _) = breaker();
+        for failures in 0..SETTINGS.failures_to_open {
+            assert_eq!(breaker.at_once(failures, || async { down::<()>() }).await, Some(down()));
+        }
+        let calls = AtomicU32::new(0);
+        let call = || async {
+            calls.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, Unavailable>(())
+        };
+        let began = Instant::now();
+        assert_eq!(breaker.at_once(0, call).await, None);
+        assert_eq!((began.elapsed(), calls.load(Ordering::Relaxed)), (Duration::ZERO, 0));
+        tokio::time::sleep(Duration::from_millis(SETTINGS.open_ms)).await;
+        assert_eq!(breaker.at_once(0, call).await, Some(Ok(())));
         assert_eq!(breaker.state(), State::Closed);
     }
 

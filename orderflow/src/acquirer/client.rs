@@ -88,8 +88,20 @@ impl AcquirerClient {
 
     /// Changes how the acquirer behaves.
     pub async fn behave(&self, mode: Mode) -> Result<(), ClientError> {
-        let body = serde_json::to_string(&Behaviour { mode })?;
+        let body = serde_json::to_string(&Behaviour::always(mode))?;
         self.call(Method::PUT, "/v1/behaviour", &[], body).await?.successful().map(drop)
+    }
+
+    /// How the acquirer behaves.
+    pub async fn behaviour(&self) -> Result<Behaviour, ClientError> {
+        let body = self.call(Method::GET, "/v1/behaviour", &[], String::new()).await?.successful()?;
+        Ok(serde_json::from_slice(&body)?)
+    }
+
+    /// One charge, by its id, and each step of it.
+    pub async fn charge(&self, id: &str) -> Result<LedgerEntry, ClientError> {
+        let body = self.call(Method::GET, &format!("/v1/charges/{id}"), &[], String::new()).await?.successful()?;
+        Ok(serde_json::from_slice(&body)?)
     }
 
     /// Sends any request; a body goes as JSON.

@@ -1,22 +1,38 @@
-//! The ledger: what was charged, and under which key. On disk before anybody hears of it.
+//! The ledger: what was charged, what went back, and under which key. On disk before anybody hears of it.
+
+mod rows;
 
 use service_kit::db::{self, Connection, Database, KIT_VERSION_MAX, Migration};
-use sqlx::Row;
-use sqlx::any::AnyRow;
 use uuid::Uuid;
 
-use super::cards::Card;
-use super::wire::{ChargeReply, ChargeRequest, ChargeStatus, LedgerEntry};
+use super::wire::{
+    CANCELLED, CancellationOutcome, CancellationReply, ChargeReply, ChargeRequest, ChargeStatus, LedgerEntry,
+};
 
-const MIGRATIONS: [Migration; 1] =
-    [Migration { version: KIT_VERSION_MAX + 1, name: "ledger", sql: include_str!("../../migrations/0100_ledger.sql") }];
+const MIGRATIONS: [Migration; 2] = [
+    Migration { version: KIT_VERSION_MAX + 1, name: "ledger", sql: include_str!("../../migrations/0100_ledger.sql") },
+    Migration {
+        version: KIT_VERSION_MAX + 2,
+        name: "movements",
+        sql: include_str!("../../migrations/0101_movements.sql"),
+    },
+];
 
 /// Why the ledger can't do what it is asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The key stands for another charge.
+    /// The key stands for another request.
     #[error("the idempotency key was used with another body")]
     KeyReused,
+    /// There is no such charge.
+    #[error("there is no charge `{0}`")]
+    NotFound(String),
+    /// The charge does not stand as it must for this.
+    #[error("a charge that is {0} can't be {1}")]
+    State(&'static str, &'static str),
+    /// More, less or nothing.
+    #[error("`amount_minor` must be {0}")]
+    Amount(String),
     /// The ledger holds what this version can't have written.
     #[error("the ledger holds the unknown status `{0}`")]
     UnknownStatus(String),
@@ -31,12 +47,24 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// A charge as the ledger has it.
+/// What the ledger says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Recorded {
-    pub(super) reply: ChargeReply,
-    /// Whether it had been there before.
+pub(super) struct Recorded<T> {
+    pub(super) reply: T,
+    /// Whether it had been done before.
     pub(super) replayed: bool,
+}
+
+/// What is to become of a charge.
+#[derive(Clone, Debug)]
+pub(super) struct Change {
+    pub(super) charge_id: String,
+    /// Captured, voided or refunded.
+    pub(super) to: ChargeStatus,
+    /// All that is left when absent.
+    pub(super) amount_minor: Option<i64>,
+    /// The key of this change.
+    pub(super) key: String,
 }
 
 /// The durable ledger. Clones share it.
@@ -50,19 +78,46 @@ impl Ledger {
         Ok(Self { database: Database::open(url, &MIGRATIONS).await? })
     }
 
-    /// Charges a card, or finds what became of the charge that was made under this key before.
-    pub(super) async fn charge(&self, key: String, request: ChargeRequest) -> Result<Recorded, Error> {
-        self.database.write(move |connection| Box::pin(charge(connection, key, request))).await
+    /// Charges a card, or finds what became of the charge that was made under this key before. A new charge is
+    /// declined if there is a reason to.
+    pub(super) async fn charge(
+        &self,
+        key: String,
+        request: ChargeRequest,
+        decline: Option<&'static str>,
+    ) -> Result<Recorded<ChargeReply>, Error> {
+        self.database.write(move |connection| Box::pin(charge(connection, key, request, decline))).await
+    }
+
+    /// Captures, voids or refunds a charge, once for each key.
+    pub(super) async fn change(&self, change: Change) -> Result<Recorded<ChargeReply>, Error> {
+        self.database.write(move |connection| Box::pin(apply(connection, change))).await
+    }
+
+    /// Sees to it that nothing stays taken under a key, now and later.
+    pub(super) async fn cancel(&self, key: String) -> Result<Recorded<CancellationReply>, Error> {
+        self.database.write(move |connection| Box::pin(cancel(connection, key))).await
     }
 
     /// The entries after a number, oldest first.
     pub(super) async fn page(&self, after: i64, limit: u32) -> Result<Vec<LedgerEntry>, Error> {
-        let rows = sqlx::query("SELECT * FROM charges WHERE number > $1 ORDER BY number LIMIT $2")
-            .bind(after)
-            .bind(i64::from(limit))
-            .fetch_all(self.database.reads())
-            .await?;
-        rows.iter().map(entry).collect()
+        let mut entries = rows::page(self.database.reads(), after, limit).await?;
+        rows::add_movements(self.database.reads(), &mut entries).await?;
+        Ok(entries)
+    }
+
+    /// One charge and how it came to stand as it does.
+    pub(super) async fn entry(&self, charge_id: &str) -> Result<LedgerEntry, Error> {
+        let stored = rows::by_id(self.database.reads(), charge_id).await?;
+        let mut entries = [stored.ok_or_else(|| Error::NotFound(charge_id.to_owned()))?.entry];
+        rows::add_movements(self.database.reads(), &mut entries).await?;
+        let [entry] = entries;
+        Ok(entry)
+    }
+
+    /// The charge under a key, without its movements.
+    pub(super) async fn by_key(&self, key: &str) -> Result<Option<LedgerEntry>, Error> {
+        Ok(rows::by_key(self.database.reads(), key).await?.map(|stored| stored.entry))
     }
 
     /// Waits until the ledger can't be written any more.
@@ -71,76 +126,118 @@ impl Ledger {
     }
 }
 
-async fn charge(connection: &mut Connection, key: String, request: ChargeRequest) -> Result<Recorded, Error> {
-    let before = sqlx::query("SELECT * FROM charges WHERE idempotency_key = $1")
-        .bind(&key)
-        .fetch_optional(&mut *connection)
-        .await?;
-    if let Some(row) = before {
-        let entry = entry(&row)?;
-        let asked = ChargeRequest {
-            amount_minor: entry.charge.amount_minor,
-            currency: entry.charge.currency.clone(),
-            card: entry.card,
-            reference: entry.charge.reference.clone(),
-        };
-        return if asked == request {
-            Ok(Recorded { reply: entry.charge, replayed: true })
+async fn charge(
+    connection: &mut Connection,
+    key: String,
+    request: ChargeRequest,
+    decline: Option<&'static str>,
+) -> Result<Recorded<ChargeReply>, Error> {
+    if let Some(stored) = rows::by_key(&mut *connection, &key).await? {
+        return if stored.asked() == request {
+            Ok(Recorded { reply: stored.entry.charge, replayed: true })
         } else {
             Err(Error::KeyReused)
         };
     }
-    let reason = Card::from_token(&request.card).decline_reason().map(str::to_owned);
+    let blocked = rows::is_blocked(connection, &key).await?;
+    let reason = if blocked { Some(CANCELLED) } else { decline };
+    let status = match reason {
+        Some(_) => ChargeStatus::Declined,
+        None if request.capture => ChargeStatus::Captured,
+        None => ChargeStatus::Authorised,
+    };
     let reply = ChargeReply {
         id: format!("ch_{}", Uuid::now_v7().simple()),
-        status: if reason.is_none() { ChargeStatus::Captured } else { ChargeStatus::Declined },
-        reason,
+        status,
+        reason: reason.map(str::to_owned),
         amount_minor: request.amount_minor,
         currency: request.currency,
         reference: request.reference,
+        refunded_minor: 0,
+        refund_id: None,
     };
-    sqlx::query(
-        "INSERT INTO charges \
-         (number, idempotency_key, id, status, reason, amount_minor, currency, card, reference) \
-         SELECT COALESCE(MAX(number), 0) + 1, $1, $2, $3, $4, $5, $6, $7, $8 FROM charges",
-    )
-    .bind(key)
-    .bind(&reply.id)
-    .bind(status_name(reply.status))
-    .bind(&reply.reason)
-    .bind(reply.amount_minor)
-    .bind(&reply.currency)
-    .bind(request.card)
-    .bind(&reply.reference)
-    .execute(connection)
-    .await?;
+    let number = rows::insert(connection, &key, &request.card, request.capture, &reply).await?;
+    rows::add_movement(connection, number, status, reply.amount_minor, &reply.id, None).await?;
     Ok(Recorded { reply, replayed: false })
 }
 
-fn status_name(status: ChargeStatus) -> &'static str {
-    match status {
-        ChargeStatus::Captured => "captured",
-        ChargeStatus::Declined => "declined",
+async fn apply(connection: &mut Connection, change: Change) -> Result<Recorded<ChargeReply>, Error> {
+    let Change { charge_id, to, amount_minor, key } = change;
+    let stored = rows::by_id(&mut *connection, &charge_id).await?;
+    let entry = stored.ok_or_else(|| Error::NotFound(charge_id))?.entry;
+    if let Some(done) = rows::movement_by_key(connection, &key).await? {
+        let same = done.charge_number == entry.number
+            && done.kind == to
+            && amount_minor.is_none_or(|amount_minor| amount_minor == done.amount_minor);
+        return if same { Ok(Recorded { reply: entry.charge, replayed: true }) } else { Err(Error::KeyReused) };
     }
+    let status = entry.charge.status;
+    let allowed = match to {
+        ChargeStatus::Captured | ChargeStatus::Voided => status == ChargeStatus::Authorised,
+        ChargeStatus::Refunded => status == ChargeStatus::Captured,
+        ChargeStatus::Authorised | ChargeStatus::Declined => false,
+    };
+    if !allowed {
+        return Err(Error::State(rows::status_name(status), rows::status_name(to)));
+    }
+    let left = entry.charge.amount_minor - entry.charge.refunded_minor;
+    let amount_minor = amount_minor.unwrap_or(left);
+    if to == ChargeStatus::Refunded && !(1..=left).contains(&amount_minor) {
+        return Err(Error::Amount(format!("1 to {left}, which is left of the charge")));
+    }
+    if to != ChargeStatus::Refunded && amount_minor != left {
+        return Err(Error::Amount(format!("{left}, the whole of the charge")));
+    }
+    let reply = move_to(connection, entry, to, amount_minor, Some(&key)).await?;
+    Ok(Recorded { reply, replayed: false })
 }
 
-fn entry(row: &AnyRow) -> Result<LedgerEntry, Error> {
-    let status = match row.try_get("status")? {
-        "captured" => ChargeStatus::Captured,
-        "declined" => ChargeStatus::Declined,
-        other => return Err(Error::UnknownStatus(other.to_owned())),
+async fn cancel(connection: &mut Connection, key: String) -> Result<Recorded<CancellationReply>, Error> {
+    let Some(stored) = rows::by_key(&mut *connection, &key).await? else {
+        let replayed = !rows::block(connection, &key).await?;
+        let reply = CancellationReply { outcome: CancellationOutcome::Blocked, charge: None };
+        return Ok(Recorded { reply, replayed });
     };
-    Ok(LedgerEntry {
-        number: row.try_get("number")?,
-        idempotency_key: row.try_get("idempotency_key")?,
-        card: row.try_get("card")?,
-        charge: ChargeReply {
-            id: row.try_get("id")?,
-            status,
-            reason: row.try_get("reason")?,
-            amount_minor: row.try_get("amount_minor")?,
-            currency: row.try_get("currency")?,
-            reference: row.try_get("reference")?,
-        },
-    })
+    let (entry, before) = (stored.entry.clone(), stored.entry.charge);
+    let (outcome, to) = match before.status {
+        ChargeStatus::Declined if before.reason.as_deref() == Some(CANCELLED) => (CancellationOutcome::Blocked, None),
+        ChargeStatus::Declined => (CancellationOutcome::Declined, None),
+        ChargeStatus::Voided => (CancellationOutcome::Voided, None),
+        ChargeStatus::Refunded => (CancellationOutcome::Refunded, None),
+        ChargeStatus::Authorised => (CancellationOutcome::Voided, Some(ChargeStatus::Voided)),
+        ChargeStatus::Captured => (CancellationOutcome::Refunded, Some(ChargeStatus::Refunded)),
+    };
+    let charge = match to {
+        None => before,
+        Some(to) => {
+            let left = before.amount_minor - before.refunded_minor;
+            move_to(connection, entry, to, left, None).await?
+        }
+    };
+    let reply = CancellationReply { outcome, charge: Some(charge) };
+    Ok(Recorded { reply, replayed: to.is_none() })
+}
+
+/// Writes down a step that is allowed.
+async fn move_to(
+    connection: &mut Connection,
+    entry: LedgerEntry,
+    to: ChargeStatus,
+    amount_minor: i64,
+    key: Option<&str>,
+) -> Result<ChargeReply, Error> {
+    let LedgerEntry { number, mut charge, .. } = entry;
+    let mut id = charge.id.clone();
+    if to == ChargeStatus::Refunded {
+        id = format!("re_{}", Uuid::now_v7().simple());
+        charge.refund_id = Some(id.clone());
+        charge.refunded_minor += amount_minor;
+    }
+    // A charge of which a part went back stays captured.
+    if to != ChargeStatus::Refunded || charge.refunded_minor == charge.amount_minor {
+        charge.status = to;
+    }
+    rows::update(connection, number, &charge).await?;
+    rows::add_movement(connection, number, to, amount_minor, &id, key).await?;
+    Ok(charge)
 }

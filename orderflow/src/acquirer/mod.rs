@@ -1,5 +1,22 @@
 //! The simulated card acquirer: an HTTP server with a durable ledger, as card processors have. It stands outside the
-//! suite; what it charged is the truth that the audit counts against.
+//! suite; what it charged and gave back is the truth that the audit counts against.
+//!
+//! | request | what it does |
+//! | --- | --- |
+//! | `POST /v1/charges` | takes the money, or holds it with `"capture": false`; 402 when declined |
+//! | `POST /v1/charges/{id}/capture` | takes what is held |
+//! | `POST /v1/charges/{id}/void` | lets go what is held |
+//! | `POST /v1/charges/{id}/refund` | gives back what was taken, or a part of it |
+//! | `POST /v1/cancellations` | by a charge's key: voids, refunds, or blocks the key for ever |
+//! | `GET /v1/charges`, `GET /v1/charges/{id}` | the ledger with each step of each charge |
+//! | `PUT /v1/behaviour`, `GET /v1/behaviour` | what goes wrong with every card; see [`Mode`] |
+//! | `GET /healthz` | whether it serves |
+//!
+//! The first four want an `Idempotency-Key`: the same request again changes nothing and is answered with the charge as
+//! it stands, with the header `Idempotent-Replayed`. 400 is for what does not parse, 404 for an unknown charge, 409 for
+//! a key that was used for something else and for a charge that does not stand as it must, 422 for a wrong amount.
+//! A cancellation and a charge under one key meet in the ledger, so that it does not matter which comes first.
+//! What single cards do stands in `cards.rs`.
 
 mod cards;
 mod client;
@@ -20,7 +37,8 @@ pub use self::client::{AcquirerClient, Answer, ClientError};
 use self::connection::{CuttableListener, Scissors};
 use self::ledger::Ledger;
 pub use self::wire::{
-    Behaviour, ChargeReply, ChargeRequest, ChargeStatus, LEDGER_PAGE_MAX, LedgerEntry, LedgerPage, Mode, Problem,
+    Behaviour, CANCELLED, CancellationOutcome, CancellationReply, CancellationRequest, ChangeRequest, ChargeReply,
+    ChargeRequest, ChargeStatus, LEDGER_PAGE_MAX, LedgerEntry, LedgerPage, Mode, Movement, Problem,
 };
 
 /// What the acquirer can be told.

@@ -207,11 +207,14 @@ async fn charges(url: &str) -> Result<Vec<Payment>, Error> {
         let outcome = match charge.status {
             ChargeStatus::Captured => Outcome::Captured(charge.id),
             ChargeStatus::Declined => Outcome::Declined(charge.reason.unwrap_or_default()),
+            ChargeStatus::Authorised | ChargeStatus::Voided | ChargeStatus::Refunded => {
+                return Err(Error::Incomplete { service: "the acquirer", field: "status" });
+            }
         };
         let amount = Money { currency: charge.currency, amount_minor: charge.amount_minor };
-        Payment { order: charge.reference, amount, outcome }
+        Ok(Payment { order: charge.reference, amount, outcome })
     };
-    Ok(ledger.into_iter().map(payment).collect())
+    ledger.into_iter().map(payment).collect()
 }
 
 async fn payments(url: &str) -> Result<Vec<Payment>, Error> {
@@ -225,10 +228,11 @@ async fn payments(url: &str) -> Result<Vec<Payment>, Error> {
             let outcome = match payment.status() {
                 payment::PaymentStatus::Captured => Outcome::Captured(payment.charge_id),
                 payment::PaymentStatus::Declined => Outcome::Declined(payment.decline_reason),
+                // It has no outcome yet, as its order.
+                payment::PaymentStatus::Pending => continue,
                 payment::PaymentStatus::Unspecified
                 | payment::PaymentStatus::Voided
-                | payment::PaymentStatus::Refunded
-                | payment::PaymentStatus::Pending => {
+                | payment::PaymentStatus::Refunded => {
                     return Err(Error::Incomplete { service: SERVICE, field: "status" });
                 }
             };

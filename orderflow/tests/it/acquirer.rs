@@ -11,15 +11,15 @@ use tokio::task::JoinHandle;
 
 const CALL_WITHIN: Duration = Duration::from_secs(20);
 
-struct Running {
-    url: String,
-    client: AcquirerClient,
+pub(crate) struct Running {
+    pub(crate) url: String,
+    pub(crate) client: AcquirerClient,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Running {
-    async fn start(folder: &TempDir) -> Self {
+    pub(crate) async fn start(folder: &TempDir) -> Self {
         let config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
             database_url: format!("sqlite://{}/acquirer.db", folder.path().display()),
@@ -39,16 +39,16 @@ impl Running {
         Self { client: AcquirerClient::new(&url, CALL_WITHIN), url, stop, task }
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap();
     }
 
-    async fn charge(&self, key: &str, body: &Value) -> Result<Answer, ClientError> {
+    pub(crate) async fn charge(&self, key: &str, body: &Value) -> Result<Answer, ClientError> {
         self.client.call(Method::POST, "/v1/charges", &[("Idempotency-Key", key)], body.to_string()).await
     }
 
-    async fn code(&self, method: Method, path: &str, body: &str) -> StatusCode {
+    pub(crate) async fn code(&self, method: Method, path: &str, body: &str) -> StatusCode {
         self.client.call(method, path, &[], body.to_owned()).await.unwrap().status
     }
 
@@ -57,15 +57,15 @@ impl Running {
     }
 }
 
-fn body(card: &str) -> Value {
+pub(crate) fn body(card: &str) -> Value {
     json!({"amount_minor": 1299, "currency": "EUR", "card": card, "reference": "order-1"})
 }
 
-fn replayed(answer: &Answer) -> bool {
+pub(crate) fn replayed(answer: &Answer) -> bool {
     answer.headers.get("idempotent-replayed").is_some_and(|value| value == "true")
 }
 
-fn json_of(answer: &Answer) -> Value {
+pub(crate) fn json_of(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body).unwrap()
 }
 

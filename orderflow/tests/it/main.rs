@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod acquirer;
+mod acquirer_changes;
 mod flow;
 mod harness;
+mod payment;
 mod runner;

@@ -1,19 +1,22 @@
 //! The way to the acquirer: an HTTP client behind a circuit breaker.
+//!
+//! Money is authorised and captured in one call: nothing happens between the two that would want the one without the
+//! other, and a second call would be one more that can get lost. Whatever is to go back goes by a cancellation of the
+//! charge's key, which voids, refunds or blocks as the acquirer's own ledger says.
 
 mod http;
 
 use std::time::Duration;
 
 use ::http::uri::InvalidUri;
-use service_kit::CancellationToken;
-use service_kit::breaker::{Breaker, Interrupted, Settings, Unavailable};
+use service_kit::breaker::{Breaker, Interrupted, Settings, State, Unavailable};
 
-use crate::app::{Acquirer, NoAnswer};
-use crate::domain::{Answer, Charge};
+use crate::app::{Acquirer, Asking, NoAnswer};
+use crate::domain::{Answer, CancelAnswer, Charge, ChargeKey};
 use http::{Failure, HttpAcquirer};
 
-/// Asks the acquirer until there is an answer, always with the same idempotency key. While it is down, charges wait:
-/// nothing is counted against them, and only one request at a time finds out whether it is back.
+/// Asks the acquirer. While it is down, who can wait does: nothing is counted against them, and only one request at a
+/// time finds out whether it is back.
 #[derive(Debug)]
 pub(crate) struct PatientAcquirer {
     http: HttpAcquirer,
@@ -31,22 +34,48 @@ impl PatientAcquirer {
         let http = HttpAcquirer::new(base_url, request_timeout).map_err(Error)?;
         Ok(Self { http, breaker: Breaker::new("acquirer", Settings::default()) })
     }
-}
 
-impl Acquirer for PatientAcquirer {
-    async fn charge(&self, charge: &Charge, stopping: &CancellationToken) -> Result<Answer, NoAnswer> {
-        let attempt = || async {
-            match self.http.charge(charge).await {
+    async fn ask<T, R>(&self, asking: Asking<'_>, request: impl FnOnce() -> R + Send) -> Result<T, NoAnswer>
+    where
+        T: Send,
+        R: Future<Output = Result<T, Failure>> + Send,
+    {
+        let call = || async {
+            match request().await {
                 Ok(answer) => Ok(Ok(answer)),
                 // The acquirer works: that keeps the breaker closed.
                 Err(Failure::Refused(reason)) => Ok(Err(NoAnswer::Refused(reason))),
                 Err(Failure::Unavailable(reason)) => Err(Unavailable(reason)),
             }
         };
-        match self.breaker.until_answered(stopping, attempt).await {
-            Ok(result) => result,
-            Err(Interrupted) => Err(NoAnswer::Interrupted),
-        }
+        let answered = match asking.stopping {
+            Some(stopping) => match self.breaker.once(stopping, asking.failures, call).await {
+                Ok(answered) => answered,
+                Err(Interrupted) => return Err(NoAnswer::Interrupted),
+            },
+            None => match self.breaker.at_once(asking.failures, call).await {
+                Some(answered) => answered,
+                None => {
+                    let reason = "it did not answer before".to_owned();
+                    return Err(NoAnswer::Unavailable { reason, asked: false });
+                }
+            },
+        };
+        answered.unwrap_or_else(|Unavailable(reason)| Err(NoAnswer::Unavailable { reason, asked: true }))
+    }
+}
+
+impl Acquirer for PatientAcquirer {
+    async fn charge(&self, charge: &Charge, asking: Asking<'_>) -> Result<Answer, NoAnswer> {
+        self.ask(asking, || self.http.charge(charge)).await
+    }
+
+    async fn cancel(&self, key: ChargeKey, asking: Asking<'_>) -> Result<CancelAnswer, NoAnswer> {
+        self.ask(asking, || self.http.cancel(key)).await
+    }
+
+    fn answers(&self) -> bool {
+        self.breaker.state() == State::Closed
     }
 }
 

@@ -45,7 +45,10 @@ type Shared = (Arc<Mutex<Vec<Does>>>, Seen);
 impl Scripted {
     async fn start(script: Vec<Does>) -> Self {
         let (script, seen) = (Arc::new(Mutex::new(script)), Seen::default());
-        let router = Router::new().route("/v1/charges", post(charge)).with_state((script, seen.clone()));
+        let router = Router::new()
+            .route("/v1/charges", post(charge))
+            .route("/v1/cancellations", post(charge))
+            .with_state((script, seen.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -58,7 +61,7 @@ impl Scripted {
 }
 
 async fn charge(State((script, seen)): State<Shared>, headers: HeaderMap, body: Bytes) -> Response<Body> {
-    let key = headers["idempotency-key"].to_str().unwrap().to_owned();
+    let key = headers.get("idempotency-key").map_or("", |key| key.to_str().unwrap()).to_owned();
     assert_eq!(headers["content-type"], "application/json");
     seen.lock().unwrap().push((key, serde_json::from_slice(&body).unwrap()));
     let does = {
@@ -85,6 +88,7 @@ fn a_charge() -> Charge {
         customer_id: CustomerId::parse("ada").unwrap(),
         amount: Money::new("EUR".parse().unwrap(), 1_299).unwrap(),
         card: CardToken::parse("tok_visa").unwrap(),
+        attempt: 1,
     }
 }
 
@@ -125,6 +129,7 @@ async fn answers_outages_and_refusals_are_told_apart() {
     enum Is {
         Captured,
         Declined(&'static str),
+        Cancelled,
         Unavailable,
         Refused,
     }
@@ -132,6 +137,11 @@ async fn answers_outages_and_refusals_are_told_apart() {
     let table = [
         (captured(), Is::Captured),
         (declined("insufficient_funds"), Is::Declined("insufficient_funds")),
+        (declined("cancelled"), Is::Cancelled),
+        (Does::Answer(200, with("status", json!("refunded"))), Is::Cancelled),
+        (Does::Answer(200, with("status", json!("voided"))), Is::Cancelled),
+        (Does::Answer(200, with("status", json!("authorised"))), Is::Refused),
+        (Does::Answer(200, with("status", json!("eaten"))), Is::Refused),
         (declined("a\nb"), Is::Declined("ab")),
         (declined(""), Is::Declined("declined")),
         (Does::Answer(429, String::new()), Is::Unavailable),
@@ -159,6 +169,7 @@ async fn answers_outages_and_refusals_are_told_apart() {
         let result = within(http.charge(&a_charge())).await;
         let is = match &result {
             Ok(Answer::Captured { .. }) => Is::Captured,
+            Ok(Answer::Cancelled) => Is::Cancelled,
             Ok(Answer::Declined { reason }) => Is::Declined(reason.clone().leak()),
             Err(Failure::Unavailable(_)) => Is::Unavailable,
             Err(Failure::Refused(_)) => Is::Refused,
@@ -179,12 +190,63 @@ async fn nobody_there_and_no_answer_in_time_are_outages() {
     }
 }
 
+fn refunded(field: &str, value: Value) -> Does {
+    let mut charge = captured_body();
+    charge["refund_id"] = json!("re_1");
+    charge[field] = value;
+    Does::Answer(200, json!({"outcome": "refunded", "charge": charge}).to_string())
+}
+
+#[tokio::test]
+async fn the_answers_to_a_cancellation_are_told_apart() {
+    let outcome = |outcome: &str| Does::Answer(200, json!({"outcome": outcome}).to_string());
+    let back = CancelAnswer::Refunded {
+        charge_id: "ch_1".to_owned(),
+        refund_id: "re_1".to_owned(),
+        amount: a_charge().amount,
+    };
+    let table = [
+        (outcome("blocked"), Ok(Some(CancelAnswer::NothingTaken))),
+        (outcome("declined"), Ok(Some(CancelAnswer::NothingTaken))),
+        (outcome("voided"), Ok(Some(CancelAnswer::NothingTaken))),
+        (refunded("status", json!("refunded")), Ok(Some(back))),
+        (outcome("refunded"), Err("refused")),
+        (outcome("eaten"), Err("refused")),
+        (refunded("reference", json!("another order")), Err("refused")),
+        (refunded("refund_id", json!("")), Err("refused")),
+        (refunded("amount_minor", json!(0)), Err("refused")),
+        (Does::Answer(404, String::new()), Err("refused")),
+        (Does::Answer(503, String::new()), Err("unavailable")),
+        (Does::BreakOff, Err("unavailable")),
+    ];
+    for (does, expected) in table {
+        let acquirer = Scripted::start(vec![does.clone()]).await;
+        let http = HttpAcquirer::new(&acquirer.url, AMPLE).unwrap();
+        let key = ChargeKey { attempt: 2, ..a_charge().key() };
+        let result = within(http.cancel(key)).await.map(Some).map_err(|failure| match failure {
+            Failure::Refused(_) => "refused",
+            Failure::Unavailable(_) => "unavailable",
+        });
+        assert_eq!(result, expected, "{does:?}");
+        assert_eq!(acquirer.seen(), [(String::new(), json!({"idempotency_key": format!("{ORDER_ID}/2")}))]);
+    }
+}
+
+fn patiently(stopping: &CancellationToken) -> Asking<'_> {
+    Asking { stopping: Some(stopping), failures: 0 }
+}
+
 #[tokio::test]
 async fn a_charge_outlasts_an_outage_with_one_and_the_same_key() {
     let down = || Does::Answer(503, String::new());
     let acquirer = Scripted::start(vec![down(), Does::BreakOff, down(), captured()]).await;
     let patient = PatientAcquirer::new(&acquirer.url, AMPLE).unwrap();
-    let answer = within(patient.charge(&a_charge(), &CancellationToken::new())).await;
+    let (stopping, charge) = (CancellationToken::new(), a_charge());
+    for _ in 0..3 {
+        let answer = within(patient.charge(&charge, patiently(&stopping))).await;
+        assert!(matches!(answer, Err(NoAnswer::Unavailable { asked: true, .. })), "{answer:?}");
+    }
+    let answer = within(patient.charge(&charge, patiently(&stopping))).await;
     assert_eq!(answer, Ok(Answer::Captured { charge_id: "ch_1".to_owned() }));
     let seen = acquirer.seen();
     assert_eq!(seen.len(), 4);
@@ -192,12 +254,33 @@ async fn a_charge_outlasts_an_outage_with_one_and_the_same_key() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_at_once() {
+async fn who_cannot_wait_is_not_kept_waiting_by_an_outage() {
+    let acquirer = Scripted::start(vec![Does::Answer(503, String::new())]).await;
+    let patient = PatientAcquirer::new(&acquirer.url, AMPLE).unwrap();
+    let at_once = Asking { stopping: None, failures: 0 };
+    let mut asked = 0;
+    // The breaker opens, and then nobody is asked.
+    while patient.charge(&a_charge(), at_once).await != not_asked() {
+        asked += 1;
+        assert!(asked <= Settings::default().failures_to_open);
+    }
+    assert!(!patient.answers());
+    assert_eq!(patient.cancel(a_charge().key(), at_once).await.err(), not_asked().err());
+}
+
+fn not_asked() -> Result<Answer, NoAnswer> {
+    Err(NoAnswer::Unavailable { reason: "it did not answer before".to_owned(), asked: false })
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_at_once_and_keeps_the_breaker_closed() {
     let acquirer = Scripted::start(vec![Does::Answer(409, String::new())]).await;
     let patient = PatientAcquirer::new(&acquirer.url, AMPLE).unwrap();
-    let answer = within(patient.charge(&a_charge(), &CancellationToken::new())).await;
-    assert!(matches!(answer, Err(NoAnswer::Refused(reason)) if reason.contains("409")));
-    assert_eq!(acquirer.seen().len(), 1);
+    for _ in 0..=Settings::default().failures_to_open {
+        let answer = within(patient.charge(&a_charge(), patiently(&CancellationToken::new()))).await;
+        assert!(matches!(answer, Err(NoAnswer::Refused(reason)) if reason.contains("409")));
+    }
+    assert!(patient.answers());
 }
 
 #[tokio::test]
@@ -205,13 +288,8 @@ async fn a_stopping_service_waits_for_no_outage() {
     let acquirer = Scripted::start(vec![Does::Answer(503, String::new())]).await;
     let patient = PatientAcquirer::new(&acquirer.url, AMPLE).unwrap();
     let stopping = CancellationToken::new();
-    let stop = async {
-        while acquirer.seen().is_empty() {
-            tokio::task::yield_now().await;
-        }
-        stopping.cancel();
-    };
-    let charge = a_charge();
-    let (answer, ()) = within(async { tokio::join!(patient.charge(&charge, &stopping), stop) }).await;
+    stopping.cancel();
+    let answer = within(patient.charge(&a_charge(), patiently(&stopping))).await;
     assert_eq!(answer, Err(NoAnswer::Interrupted));
+    assert_eq!(acquirer.seen().len(), 0);
 }

@@ -1,7 +1,11 @@
-//! What a payment is. Pure: no I/O, no clock, nothing of ours.
+//! What a payment is and how it moves. Pure: no I/O, no clock, nothing of ours.
 
+mod machine;
 mod payment;
 mod values;
 
-pub(crate) use payment::{Answer, Charge, Payment, PaymentStatus, TimestampUs};
+pub(crate) use machine::{Step, Told, Turn};
+pub(crate) use payment::{
+    Answer, Attempt, Cancel, CancelAnswer, Charge, ChargeKey, Payment, PaymentStatus, State, TimestampUs,
+};
 pub(crate) use values::{CardToken, CustomerId, Money, OrderId, ValueError};

@@ -1,31 +1,39 @@
 //! The service on the wire.
 
+mod charges;
 mod parse;
 mod render;
 mod status;
 
 use orderflow_proto::orderflow::payment::v1 as wire;
 use orderflow_proto::orderflow::payment::v1::payment_service_server::PaymentService;
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status};
 
 use crate::app::{Acquirer, App, Payments};
+use charges::Charges;
 
 /// The RPCs of payment-service.
 #[derive(Debug)]
 pub(crate) struct Rpc<S, A> {
     app: App<S, A>,
+    charges: Charges,
 }
 
 impl<S: Payments, A: Acquirer> Rpc<S, A> {
-    pub(crate) fn new(app: App<S, A>) -> Self {
-        Self { app }
+    /// Charges run as `tasks` of their own, so that one whose caller is gone still comes to its end.
+    pub(crate) fn new(app: App<S, A>, tasks: TaskTracker) -> Self {
+        Self { app, charges: Charges::new(tasks) }
     }
 }
 
 #[tonic::async_trait]
 impl<S: Payments, A: Acquirer> PaymentService for Rpc<S, A> {
-    async fn charge(&self, _: Request<wire::ChargeRequest>) -> Result<Response<wire::ChargeResponse>, Status> {
-        Err(Status::unimplemented("charge is not there yet"))
+    async fn charge(&self, request: Request<wire::ChargeRequest>) -> Result<Response<wire::ChargeResponse>, Status> {
+        let deadline = charges::deadline(request.metadata());
+        let charge = parse::charge(request.into_inner())?;
+        let payment = self.charges.run(self.app.clone(), charge, deadline).await?;
+        Ok(Response::new(wire::ChargeResponse { payment: Some(render::payment(&payment)) }))
     }
 
     async fn get_payment(

@@ -3,12 +3,13 @@
 use std::fmt::Display;
 
 use orderflow_proto::orderflow::payment::v1 as wire;
+use orderflow_proto::orderflow::r#type::v1 as wire_type;
 use service_kit::paging;
 use service_kit::status::{Violations, invalid_field};
 use tonic::Status;
 
 use crate::app::Position;
-use crate::domain::{OrderId, Payment, PaymentStatus, TimestampUs, ValueError};
+use crate::domain::{CardToken, Charge, CustomerId, Money, OrderId, Payment, PaymentStatus, TimestampUs, ValueError};
 
 /// Binds page tokens to the method.
 const LIST_PAYMENTS: &str = "ListPayments";
@@ -25,13 +26,42 @@ pub(super) fn order_id(text: &str) -> Result<OrderId, Status> {
     text.parse().map_err(|error: ValueError| invalid_field("order_id", error.to_string()))
 }
 
+pub(super) fn charge(request: wire::ChargeRequest) -> Result<Charge, Status> {
+    let mut violations = Violations::new();
+    let parsed: Result<OrderId, _> = request.order_id.parse();
+    let order_id = check(&mut violations, "order_id", parsed);
+    let customer_id = check(&mut violations, "customer_id", CustomerId::parse(request.customer_id));
+    let amount = amount(&mut violations, request.amount);
+    let card = check(&mut violations, "payment_token", CardToken::parse(request.payment_token));
+    violations.finish()?;
+    let (Some(order_id), Some(customer_id), Some(amount), Some(card)) = (order_id, customer_id, amount, card) else {
+        return Err(Status::internal("a field is missing that was not reported"));
+    };
+    Ok(Charge { order_id, customer_id, amount, card, attempt: request.attempt.max(1) })
+}
+
+fn amount(violations: &mut Violations, amount: Option<wire_type::Money>) -> Option<Money> {
+    let Some(amount) = amount else {
+        violations.add("amount", "is required");
+        return None;
+    };
+    let currency = check(violations, "amount.currency_code", amount.currency_code.parse());
+    if amount.amount_minor <= 0 {
+        violations.add("amount.amount_minor", ValueError::NotPositive.to_string());
+    }
+    Money::new(currency?, amount.amount_minor).ok()
+}
+
 pub(super) fn list_payments(request: &wire::ListPaymentsRequest) -> Result<ListPayments, Status> {
     let mut violations = Violations::new();
     let status = match wire::PaymentStatus::try_from(request.status) {
         Ok(wire::PaymentStatus::Unspecified) => None,
         Ok(wire::PaymentStatus::Captured) => Some(PaymentStatus::Captured),
         Ok(wire::PaymentStatus::Declined) => Some(PaymentStatus::Declined),
-        _ => {
+        Ok(wire::PaymentStatus::Voided) => Some(PaymentStatus::Voided),
+        Ok(wire::PaymentStatus::Refunded) => Some(PaymentStatus::Refunded),
+        Ok(wire::PaymentStatus::Pending) => Some(PaymentStatus::Pending),
+        Err(_) => {
             violations.add("status", "must be a known status");
             None
         }

@@ -6,47 +6,74 @@ use service_kit::db::{Connection, Db, Error};
 use sqlx::any::AnyRow;
 use sqlx::{Executor, Row as _};
 
+use super::attempts;
 use crate::app::Position;
-use crate::domain::{Answer, CustomerId, Money, OrderId, Payment, PaymentStatus, TimestampUs};
+use crate::domain::{CustomerId, Money, OrderId, Payment, PaymentStatus, State, TimestampUs};
 
 macro_rules! select_payments {
     ($tail:literal) => {
         concat!(
             "SELECT order_id, customer_id, currency_code, amount_minor, status, charge_id, decline_reason, ",
-            "created_at_us FROM payments WHERE ",
+            "created_at_us, attempt, refund_id, captured_at_us, refunded_at_us, updated_at_us, attempts, version ",
+            "FROM payments WHERE ",
             $tail
         )
     };
 }
 
-/// Keeps a payment; false if the order has one already.
-pub(super) async fn insert(connection: &mut Connection, payment: &Payment) -> Result<bool, Error> {
-    let sql = "INSERT INTO payments (order_id, customer_id, currency_code, amount_minor, status, charge_id, \
-         decline_reason, created_at_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING";
-    let (charge_id, reason) = match &payment.answer {
-        Answer::Captured { charge_id } => (charge_id.as_str(), ""),
-        Answer::Declined { reason } => ("", reason.as_str()),
+/// A payment and how often it was changed.
+pub(super) struct Versioned {
+    pub(super) payment: Payment,
+    pub(super) version: i64,
+}
+
+/// Keeps a payment that was read in this version; 0 stands for one that was not there.
+pub(super) async fn put(connection: &mut Connection, payment: &Payment, version: i64) -> Result<(), Error> {
+    let sql = if version == 0 {
+        "INSERT INTO payments (order_id, customer_id, currency_code, amount_minor, status, charge_id, decline_reason, \
+         created_at_us, attempt, refund_id, captured_at_us, refunded_at_us, updated_at_us, attempts, version) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15 + 1) ON CONFLICT DO NOTHING"
+    } else {
+        "UPDATE payments SET customer_id = $2, currency_code = $3, amount_minor = $4, status = $5, charge_id = $6, \
+         decline_reason = $7, created_at_us = $8, attempt = $9, refund_id = $10, captured_at_us = $11, \
+         refunded_at_us = $12, updated_at_us = $13, attempts = $14, version = $15 + 1 \
+         WHERE order_id = $1 AND version = $15"
     };
-    let inserted = sqlx::query(sql)
+    let (charge_id, refund_id, reason) = match &payment.state {
+        State::Pending | State::Voided => ("", "", ""),
+        State::Captured { charge_id } => (charge_id.as_str(), "", ""),
+        State::Refunded { charge_id, refund_id } => (charge_id.as_str(), refund_id.as_str(), ""),
+        State::Declined { reason } => ("", "", reason.as_str()),
+    };
+    let us = |time: Option<TimestampUs>| time.map_or(0, |time| time.0);
+    let put = sqlx::query(sql)
         .bind(payment.order_id.to_string())
         .bind(payment.customer_id.as_str())
-        .bind(payment.amount.currency().as_str())
-        .bind(payment.amount.amount_minor())
+        .bind(payment.amount.as_ref().map_or("", |amount| amount.currency().as_str()))
+        .bind(payment.amount.as_ref().map_or(0, Money::amount_minor))
         .bind(encode_status(payment.status()))
         .bind(charge_id)
         .bind(reason)
         .bind(payment.created_at.0)
+        .bind(i64::from(payment.attempt))
+        .bind(refund_id)
+        .bind(us(payment.captured_at))
+        .bind(us(payment.refunded_at))
+        .bind(payment.updated_at.0)
+        .bind(attempts::encode(&payment.attempts)?)
+        .bind(version)
         .execute(connection)
         .await?;
-    Ok(inserted.rows_affected() == 1)
+    if put.rows_affected() == 1 { Ok(()) } else { Err(Error::Race(format!("payment `{}`", payment.order_id))) }
 }
 
 pub(super) async fn by_order<'e>(
     executor: impl Executor<'e, Database = Db>,
     order_id: OrderId,
-) -> Result<Option<Payment>, Error> {
+) -> Result<Option<Versioned>, Error> {
     let query = sqlx::query(select_payments!("order_id = $1")).bind(order_id.to_string());
-    query.fetch_optional(executor).await?.as_ref().map(decode).transpose()
+    let versioned = |row: &AnyRow| Ok(Versioned { payment: decode(row)?, version: row.try_get("version")? });
+    query.fetch_optional(executor).await?.as_ref().map(versioned).transpose()
 }
 
 /// Newest first. Each filter has its own statement, so that each finds its index.
@@ -78,27 +105,58 @@ pub(super) async fn list<'e>(
     query.fetch_all(executor).await?.iter().map(decode).collect()
 }
 
-fn encode_status(status: PaymentStatus) -> &'static str {
+pub(super) fn encode_status(status: PaymentStatus) -> &'static str {
     match status {
+        PaymentStatus::Pending => "PENDING",
         PaymentStatus::Captured => "CAPTURED",
         PaymentStatus::Declined => "DECLINED",
+        PaymentStatus::Voided => "VOIDED",
+        PaymentStatus::Refunded => "REFUNDED",
+    }
+}
+
+pub(super) fn decode_status(text: &str) -> Result<PaymentStatus, String> {
+    match text {
+        "PENDING" => Ok(PaymentStatus::Pending),
+        "CAPTURED" => Ok(PaymentStatus::Captured),
+        "DECLINED" => Ok(PaymentStatus::Declined),
+        "VOIDED" => Ok(PaymentStatus::Voided),
+        "REFUNDED" => Ok(PaymentStatus::Refunded),
+        other => Err(format!("unknown status `{other}`")),
     }
 }
 
 fn decode(row: &AnyRow) -> Result<Payment, Error> {
-    let currency = column("currency_code", row.try_get::<&str, _>("currency_code")?.parse())?;
-    let answer = match row.try_get("status")? {
-        "CAPTURED" => Answer::Captured { charge_id: row.try_get("charge_id")? },
-        "DECLINED" => Answer::Declined { reason: row.try_get("decline_reason")? },
-        other => column("status", Err(format!("unknown status `{other}`")))?,
+    let charge_id = row.try_get("charge_id")?;
+    let state = match column("status", decode_status(row.try_get("status")?))? {
+        PaymentStatus::Pending => State::Pending,
+        PaymentStatus::Captured => State::Captured { charge_id },
+        PaymentStatus::Declined => State::Declined { reason: row.try_get("decline_reason")? },
+        PaymentStatus::Voided => State::Voided,
+        PaymentStatus::Refunded => State::Refunded { charge_id, refund_id: row.try_get("refund_id")? },
     };
+    let time = |column: &str| Ok::<_, Error>(Some(row.try_get(column)?).filter(|us| *us != 0).map(TimestampUs));
     Ok(Payment {
         order_id: column("order_id", row.try_get::<&str, _>("order_id")?.parse())?,
         customer_id: column("customer_id", CustomerId::parse(row.try_get::<String, _>("customer_id")?))?,
-        amount: column("amount_minor", Money::new(currency, row.try_get("amount_minor")?))?,
-        answer,
+        amount: amount(row)?,
+        state,
+        attempt: column("attempt", u32::try_from(row.try_get::<i64, _>("attempt")?))?,
         created_at: TimestampUs(row.try_get("created_at_us")?),
+        captured_at: time("captured_at_us")?,
+        refunded_at: time("refunded_at_us")?,
+        updated_at: TimestampUs(row.try_get("updated_at_us")?),
+        attempts: attempts::decode(row.try_get("attempts")?)?,
     })
+}
+
+fn amount(row: &AnyRow) -> Result<Option<Money>, Error> {
+    let currency: &str = row.try_get("currency_code")?;
+    if currency.is_empty() {
+        return Ok(None);
+    }
+    let currency = column("currency_code", currency.parse())?;
+    column("amount_minor", Money::new(currency, row.try_get("amount_minor")?)).map(Some)
 }
 
 fn column<T>(column: &'static str, value: Result<T, impl Display>) -> Result<T, Error> {

@@ -31,8 +31,7 @@ impl Running {
     pub(crate) async fn start_with(payments: &[Stored]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/payment.db", folder.path().display());
-        // A first start makes the tables.
-        drop(Service::open(config(&["--database-url", &url])).await.unwrap());
+        // The tables of version 1, which the service then brings up to date.
         store(&url, payments).await;
         let service = Service::open(config(&["--database-url", &url])).await.unwrap();
         let endpoint = Endpoint::from_shared(format!("http://{}", service.local_addr())).unwrap();

@@ -1,5 +1,5 @@
 use orderflow_proto::orderflow::payment::v1::{
-    GetPaymentRequest, ListPaymentsRequest, ListPaymentsResponse, PaymentStatus,
+    ChargeRequest, GetPaymentRequest, ListPaymentsRequest, ListPaymentsResponse, PaymentStatus,
 };
 use orderflow_proto::orderflow::r#type::v1::Money;
 use tonic::{Code, Status};
@@ -52,6 +52,7 @@ async fn stored_payments_are_told_as_they_are() {
     assert_eq!((captured.status(), captured.charge_id.as_str()), (PaymentStatus::Captured, "ch_1"));
     let time = captured.create_time.unwrap();
     assert_eq!((time.seconds, time.nanos), (1_700_000_000, 1_000));
+    assert_eq!((captured.attempt, captured.capture_time, captured.refund_time), (1, Some(time), None));
 
     let request = GetPaymentRequest { order_id: TWO.to_owned() };
     let declined = service.client.get_payment(request).await.unwrap().into_inner().payment.unwrap();
@@ -63,7 +64,7 @@ async fn stored_payments_are_told_as_they_are() {
 async fn pages_are_complete_and_newest_first() {
     let mut service = Running::start_with(&STORED).await;
     let captured = PaymentStatus::Captured.into();
-    let table: [(ListPaymentsRequest, Vec<Vec<&str>>); 5] = [
+    let table: [(ListPaymentsRequest, Vec<Vec<&str>>); 6] = [
         (ListPaymentsRequest::default(), vec![vec![FOUR, THREE, TWO, ONE]]),
         (ListPaymentsRequest { page_size: 2, ..Default::default() }, vec![vec![FOUR, THREE], vec![TWO, ONE]]),
         (
@@ -75,6 +76,7 @@ async fn pages_are_complete_and_newest_first() {
             vec![vec![FOUR, THREE], vec![ONE]],
         ),
         (ListPaymentsRequest { status: PaymentStatus::Declined.into(), ..Default::default() }, vec![vec![TWO]]),
+        (ListPaymentsRequest { status: PaymentStatus::Refunded.into(), ..Default::default() }, vec![vec![]]),
     ];
     for (request, expected) in table {
         assert_eq!(pages(&mut service, request.clone()).await, expected, "{request:?}");
@@ -106,6 +108,30 @@ async fn bad_requests_are_refused_with_every_violation() {
         assert_violations(&status, fields);
     }
     assert_eq!(pages(&mut service, ListPaymentsRequest::default()).await.concat().len(), STORED.len());
+}
+
+#[tokio::test]
+async fn a_charge_gets_no_outcome_while_the_acquirer_is_down() {
+    let mut service = Running::start_with(&STORED).await;
+    let request = ChargeRequest {
+        order_id: "0190163d-8694-739b-aea5-966c26f8ad95".to_owned(),
+        customer_id: "ada".to_owned(),
+        amount: Some(Money { currency_code: "EUR".to_owned(), amount_minor: 1 }),
+        payment_token: "tok_visa".to_owned(),
+        attempt: 1,
+    };
+    let status = service.client.charge(request.clone()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(status.get_error_details().error_info().unwrap().reason, "ACQUIRER_UNAVAILABLE");
+    let mut hurried = tonic::Request::new(request.clone());
+    hurried.set_timeout(std::time::Duration::from_nanos(1));
+    let status = service.client.charge(hurried).await.unwrap_err();
+    let codes = [Code::DeadlineExceeded, Code::Cancelled, Code::Unavailable];
+    assert!(codes.contains(&status.code()), "{status:?}");
+    // It was asked in vain, and that is seen.
+    let asked = GetPaymentRequest { order_id: request.order_id };
+    let payment = service.client.get_payment(asked).await.unwrap().into_inner().payment.unwrap();
+    assert_eq!((payment.status(), payment.attempts[0].detail.as_str()), (PaymentStatus::Pending, "no connection"));
 }
 
 #[tokio::test]
