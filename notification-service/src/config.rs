@@ -4,6 +4,8 @@ use service_kit::ProcessConfig;
 use service_kit::broker::BrokerConfig;
 use service_kit::config::{self, Check};
 
+use crate::email::EmailConfig;
+
 /// What notification-service can be told.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Config {
@@ -23,6 +25,9 @@ pub struct Config {
         value_name = "URL"
     )]
     pub database_url: String,
+    /// How customers get e-mail
+    #[command(flatten)]
+    pub email: EmailConfig,
     /// Where the broker is
     #[command(flatten)]
     pub broker: BrokerConfig,
@@ -36,6 +41,7 @@ impl Config {
     pub fn validate(&self) -> Result<(), config::Error> {
         let mut check = Check::new();
         check.database_url("--database-url", "NOTIFICATION_DATABASE_URL", &self.database_url);
+        self.email.check(&mut check);
         self.broker.check(&mut check);
         self.process.check(&mut check);
         check.finish()

@@ -16,7 +16,8 @@ pub use service_kit::service::Error;
 
 use crate::app::App;
 use crate::config::Config;
-use crate::consumer::{ORDER_EVENTS, OrderEvents, PAYMENT_EVENTS, PaymentEvents, handlers};
+use crate::consumer::{INVOICES, Invoices, ORDER_EVENTS, OrderEvents, PAYMENT_EVENTS, PaymentEvents, handlers};
+use crate::email::Sender;
 use crate::grpc::Rpc;
 use crate::store::{MIGRATIONS, Store};
 
@@ -30,6 +31,8 @@ pub struct Service {
     app: App<Store>,
     order_events: Consumer<OrderEvents<Store>>,
     payment_events: Consumer<PaymentEvents<Store>>,
+    invoices: Consumer<Invoices<Store>>,
+    sender: Option<Sender<Store>>,
 }
 
 /// Runs the service as a process: logs, stops on SIGTERM and ctrl-c, and tells by the exit code how it ended.
@@ -47,13 +50,16 @@ impl Service {
     pub async fn open(config: Config) -> Result<Self, Error> {
         config.validate()?;
         let database = Database::open(&config.database_url, MIGRATIONS).await?;
-        let app = App::new(Store::new(database.clone()), now_us);
-        let (orders, payments) = handlers(&app);
+        let transport = config.email.transport()?;
+        let app = App::new(Store::new(database.clone(), transport.is_some()), now_us);
+        let sender = transport.map(|transport| Sender::new(app.clone(), transport));
+        let (orders, payments, invoices) = handlers(&app);
         let order_events = Consumer::open(&config.broker, ORDER_EVENTS, orders).await?;
         let payment_events = Consumer::open(&config.broker, PAYMENT_EVENTS, payments).await?;
+        let invoices = Consumer::open(&config.broker, INVOICES, invoices).await?;
         let server = grpc::Server::bind(config.listen, "--listen", "NOTIFICATION_LISTEN").await?;
         let frame = Frame { database, broker: config.broker, relay: None, server };
-        Ok(Self { frame, app, order_events, payment_events })
+        Ok(Self { frame, app, order_events, payment_events, invoices, sender })
     }
 
     /// Where the gRPC server listens; tells the port if the configuration left it open.
@@ -63,11 +69,25 @@ impl Service {
 
     /// Runs until the token is cancelled and everything in hand is done, or until something fails for good.
     pub async fn run(self, token: CancellationToken) -> Result<(), Error> {
-        let Self { frame, app, order_events, payment_events } = self;
+        let Self { frame, app, order_events, payment_events, invoices, sender } = self;
         let served = Served { routes: routes(app, &token), name: SERVICE_NAME, descriptors: DESCRIPTORS };
-        let consuming =
-            async { tokio::try_join!(order_events.run(token.clone()), payment_events.run(token.clone())).map(drop) };
-        frame.run(served, consuming, token.clone()).await
+        // On the heap: side by side, the futures of the consumers are larger than a stack likes.
+        let sending = Box::pin(async {
+            if let Some(sender) = sender {
+                sender.run(token.clone()).await;
+            }
+            Ok(())
+        });
+        let consuming = async {
+            tokio::try_join!(
+                Box::pin(order_events.run(token.clone())),
+                Box::pin(payment_events.run(token.clone())),
+                Box::pin(invoices.run(token.clone())),
+                sending,
+            )
+            .map(drop)
+        };
+        Box::pin(frame.run(served, Box::pin(consuming), token.clone())).await
     }
 }
 

@@ -1,5 +1,9 @@
 //! The service on a real database, without network and broker: events go in, notifications come out.
 
+mod emails;
+mod invoices;
+mod smtp;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +26,7 @@ use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Status};
 
 use crate::app::App;
-use crate::consumer::{OrderEvents, PaymentEvents, handlers};
+use crate::consumer::{Invoices, OrderEvents, PaymentEvents, handlers};
 use crate::grpc::Rpc;
 use crate::store::{MIGRATIONS, Store};
 
@@ -36,23 +40,44 @@ const CAPTURED: &str = "orderflow.events.v1.PaymentCaptured";
 const DECLINED: &str = "orderflow.events.v1.PaymentDeclined";
 
 struct Harness {
+    app: App<Store>,
     rpc: Rpc<Store>,
     orders: OrderEvents<Store>,
     payments: PaymentEvents<Store>,
+    invoices: Invoices<Store>,
     database: Database,
     stopping: CancellationToken,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Harness {
     async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        Self::open(tempfile::tempdir().unwrap(), true, now_us).await
+    }
+
+    async fn without_emails() -> Self {
+        Self::open(tempfile::tempdir().unwrap(), false, now_us).await
+    }
+
+    /// The same database, opened again.
+    async fn restart(self, now_us: fn() -> i64) -> Self {
+        self.stopping.cancel();
+        let Self { folder, .. } = self;
+        Self::open(folder, true, now_us).await
+    }
+
+    async fn open(folder: TempDir, sends_emails: bool, now_us: fn() -> i64) -> Self {
         let url = format!("sqlite://{}/notification.db", folder.path().display());
         let database = Database::open(&url, MIGRATIONS).await.unwrap();
-        let app = App::new(Store::new(database.clone()), now_us);
+        let app = App::new(Store::new(database.clone(), sends_emails), now_us);
         let stopping = CancellationToken::new();
-        let (orders, payments) = handlers(&app);
-        Self { rpc: Rpc::new(app, stopping.clone()), orders, payments, database, stopping, _folder: folder }
+        let (orders, payments, invoices) = handlers(&app);
+        let rpc = Rpc::new(app.clone(), stopping.clone());
+        Self { app, rpc, orders, payments, invoices, database, stopping, folder }
+    }
+
+    async fn invoice(&self, event: &Event) -> Outcome {
+        within(self.invoices.handle(event, &self.stopping)).await
     }
 
     async fn order(&self, event: &Event) -> Outcome {

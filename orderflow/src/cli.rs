@@ -95,6 +95,8 @@ enum Command {
     PaymentService(payment_service::Cli),
     /// Run notification-service alone
     NotificationService(notification_service::Cli),
+    /// Run one invoice-worker alone
+    InvoiceWorker(invoice_worker::Cli),
 }
 
 /// Names a running stack.
@@ -170,6 +172,7 @@ async fn execute(command: Command) -> ExitCode {
         Command::OrderService(service) => service.run().await,
         Command::PaymentService(service) => service.run().await,
         Command::NotificationService(service) => service.run().await,
+        Command::InvoiceWorker(worker) => worker.run().await,
     }
 }
 

@@ -61,7 +61,7 @@ impl BrokerConfig {
     }
 
     /// Tells the log when the broker becomes unreachable and when it is back, once each, until the token is cancelled.
-    pub(crate) async fn watch(&self, token: CancellationToken) {
+    pub async fn watch(&self, token: CancellationToken) {
         let url = &self.broker_url;
         let tell = |turn| match turn {
             Turn::Down(reason) => warn!(broker = url, reason, "the broker is unreachable; what it is needed for waits"),

@@ -6,6 +6,7 @@
 //! - [`grpc`] serves with health and reflection, and drains; [`health_check`] asks such a server.
 //! - [`db`] is the database: every write goes through one task and one commit serves all that gathered.
 //! - [`outbox`] makes a state change and its events one transaction, and relays the events to the broker.
+//! - [`publish`] publishes an event at once, for whoever has no database.
 //! - [`inbox`] makes a message's effect and the mark that it was handled one transaction.
 //! - [`consumer`] takes messages from a subscription and never turns an outage into failed attempts.
 //! - [`breaker`] waits for something that is down without hammering it.
@@ -23,6 +24,7 @@ pub mod inbox;
 pub mod outbox;
 pub mod paging;
 mod process;
+pub mod publish;
 pub mod service;
 pub mod status;
 mod telemetry;

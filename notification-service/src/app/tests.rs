@@ -21,11 +21,31 @@ impl Notifications for Memory {
     async fn keep(&self, draft: Draft, now: TimestampUs) -> Result<Option<Notification>, StoreError> {
         let mut notifications = self.notifications.lock().unwrap();
         let number = i64::try_from(notifications.len()).unwrap() + 1;
-        notifications.push(Notification { number, draft, created_at: now });
+        notifications.push(Notification { number, draft, created_at: now, emailed_at: None });
         Ok(notifications.last().cloned())
     }
 
-    async fn list(&self, _: &CustomerId, after: i64, _: u32) -> Result<Vec<Notification>, StoreError> {
+    async fn keep_invoice(&self, _: Invoice, _: Bytes, _: Draft, _: TimestampUs) -> Result<InvoiceFate, StoreError> {
+        unreachable!("no invoice arrives here")
+    }
+
+    async fn acknowledge(&self, _: CustomerId, _: i64) -> Result<Option<i64>, StoreError> {
+        unreachable!("nothing is acknowledged here")
+    }
+
+    async fn acknowledged(&self, _: &CustomerId) -> Result<i64, StoreError> {
+        Ok(0)
+    }
+
+    async fn invoice(&self, _: &str) -> Result<Option<(KeptInvoice, Vec<u8>)>, StoreError> {
+        Ok(None)
+    }
+
+    async fn invoices(&self, _: i64, _: u32) -> Result<Vec<KeptInvoice>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn list(&self, _: &CustomerId, _: Option<&str>, after: i64, _: u32) -> Result<Vec<Notification>, StoreError> {
         let read = self.notifications.lock().unwrap().iter().filter(|n| n.number > after).cloned().collect();
         let arriving = self.arrives_during_read.lock().unwrap().take();
         if let (Some(draft), Some(app)) = (arriving, self.app.get()) {
@@ -46,6 +66,7 @@ fn a_draft(event_id: &str) -> Draft {
         kind: Kind::OrderReceived,
         text: String::new(),
         event_id: event_id.to_owned(),
+        email: None,
     }
 }
 

@@ -1,13 +1,20 @@
 //! What a notification is and how events are told to customers. Pure: no I/O, no clock, nothing of ours.
 
 mod amount;
+mod email;
+mod invoice;
 mod notification;
 
 pub(crate) use amount::Amount;
-pub(crate) use notification::{Draft, Happening, Kind, Notification, TimestampUs, draft};
+pub(crate) use email::{Email, EmailAddress, EmailAddressError, body, subject};
+pub(crate) use invoice::{Invoice, InvoiceNumber, InvoiceNumberError, KeptInvoice, PDF_BYTES_MAX};
+pub(crate) use notification::{CancelReason, Draft, Happening, Kind, Notification, TimestampUs, draft};
 
 /// Characters that a customer id has at most.
 pub(crate) const CUSTOMER_ID_CHARS_MAX: usize = 64;
+
+/// Characters that an order id has at most.
+pub(crate) const ORDER_ID_CHARS_MAX: usize = 64;
 
 /// Who is told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

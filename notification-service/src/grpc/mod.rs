@@ -36,9 +36,10 @@ impl<S: Notifications> NotificationService for Rpc<S> {
         request: Request<wire::ListNotificationsRequest>,
     ) -> Result<Response<wire::ListNotificationsResponse>, Status> {
         let request = request.into_inner();
-        let parse::ListNotifications { customer_id, after, limit } = parse::list_notifications(&request)?;
+        let parse::ListNotifications { customer_id, order_id, after, limit } = parse::list_notifications(&request)?;
         // One more than asked for tells whether there is a next page.
-        let mut found = self.app.list(&customer_id, after, limit + 1).await.map_err(status::of)?;
+        let found = self.app.list(&customer_id, order_id.as_deref(), after, limit + 1).await;
+        let mut found = found.map_err(status::of)?;
         let more = found.len() > limit as usize;
         found.truncate(limit as usize);
         let next_page_token = match found.last() {
@@ -51,31 +52,49 @@ impl<S: Notifications> NotificationService for Rpc<S> {
 
     async fn acknowledge_notifications(
         &self,
-        _: Request<wire::AcknowledgeNotificationsRequest>,
+        request: Request<wire::AcknowledgeNotificationsRequest>,
     ) -> Result<Response<wire::AcknowledgeNotificationsResponse>, Status> {
-        Err(Status::unimplemented("acknowledge_notifications is not there yet"))
+        let parse::Acknowledge { customer_id, number } = parse::acknowledge(request.into_inner())?;
+        let number = self.app.acknowledge(customer_id, number).await.map_err(status::of)?;
+        Ok(Response::new(wire::AcknowledgeNotificationsResponse { number }))
     }
 
     async fn get_invoice(
         &self,
-        _: Request<wire::GetInvoiceRequest>,
+        request: Request<wire::GetInvoiceRequest>,
     ) -> Result<Response<wire::GetInvoiceResponse>, Status> {
-        Err(Status::unimplemented("get_invoice is not there yet"))
+        let order_id = parse::invoice_of(&request.into_inner())?;
+        let (invoice, pdf) = self.app.invoice(&order_id).await.map_err(status::of)?;
+        Ok(Response::new(wire::GetInvoiceResponse { invoice: Some(render::invoice(invoice)), pdf }))
     }
 
     async fn list_invoices(
         &self,
-        _: Request<wire::ListInvoicesRequest>,
+        request: Request<wire::ListInvoicesRequest>,
     ) -> Result<Response<wire::ListInvoicesResponse>, Status> {
-        Err(Status::unimplemented("list_invoices is not there yet"))
+        let parse::ListInvoices { after, limit } = parse::list_invoices(&request.into_inner())?;
+        // One more than asked for tells whether there is a next page.
+        let mut found = self.app.invoices(after, limit + 1).await.map_err(status::of)?;
+        let more = found.len() > limit as usize;
+        found.truncate(limit as usize);
+        let next_page_token = match found.last() {
+            Some(last) if more => parse::next_invoices_token(last.position),
+            _ => String::new(),
+        };
+        let invoices = found.into_iter().map(render::invoice).collect();
+        Ok(Response::new(wire::ListInvoicesResponse { invoices, next_page_token }))
     }
 
     async fn watch_notifications(
         &self,
         request: Request<wire::WatchNotificationsRequest>,
     ) -> Result<Response<Self::WatchNotificationsStream>, Status> {
-        let parse::WatchNotifications { customer_id, after } = parse::watch_notifications(request.into_inner())?;
-        let watch = self.app.watch(customer_id, after).map_err(status::of)?;
+        let parse::WatchNotifications { customer_id, from } = parse::watch_notifications(request.into_inner())?;
+        let watch = match from {
+            parse::From::After(number) => self.app.watch(customer_id, number),
+            parse::From::Acknowledged => self.app.resume(customer_id).await,
+        };
+        let watch = watch.map_err(status::of)?;
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(follow(watch, sender, self.stopping.clone()));
         Ok(Response::new(ReceiverStream::new(receiver)))

@@ -1,13 +1,14 @@
 //! From the domain onto the wire.
 
 use orderflow_proto::orderflow::notification::v1 as wire;
+use orderflow_proto::orderflow::r#type::v1::Money;
 use prost_types::Timestamp;
 
-use crate::domain::{Draft, Kind, Notification, TimestampUs};
+use crate::domain::{Draft, Invoice, KeptInvoice, Kind, Notification, TimestampUs};
 
 pub(super) fn notification(notification: Notification) -> wire::Notification {
-    let Notification { number, draft, created_at } = notification;
-    let Draft { customer_id, order_id, kind, text, event_id } = draft;
+    let Notification { number, draft, created_at, emailed_at } = notification;
+    let Draft { customer_id, order_id, kind, text, event_id, email: _ } = draft;
     wire::Notification {
         number,
         customer_id: customer_id.as_str().to_owned(),
@@ -16,7 +17,20 @@ pub(super) fn notification(notification: Notification) -> wire::Notification {
         text,
         event_id,
         create_time: Some(timestamp(created_at)),
-        ..Default::default()
+        email_time: emailed_at.map(timestamp),
+    }
+}
+
+pub(super) fn invoice(kept: KeptInvoice) -> wire::Invoice {
+    let KeptInvoice { invoice, pdf_bytes, created_at, .. } = kept;
+    let Invoice { number, order_id, customer_id, total } = invoice;
+    wire::Invoice {
+        invoice_number: number.as_str().to_owned(),
+        order_id,
+        customer_id: customer_id.as_str().to_owned(),
+        total: Some(Money { currency_code: total.currency_code, amount_minor: total.amount_minor }),
+        create_time: Some(timestamp(created_at)),
+        pdf_bytes,
     }
 }
 
@@ -26,6 +40,9 @@ fn kind_of(kind: Kind) -> wire::NotificationKind {
         Kind::PaymentCaptured => wire::NotificationKind::PaymentCaptured,
         Kind::PaymentDeclined => wire::NotificationKind::PaymentDeclined,
         Kind::OrderConfirmed => wire::NotificationKind::OrderConfirmed,
+        Kind::OrderCancelled => wire::NotificationKind::OrderCancelled,
+        Kind::PaymentRefunded => wire::NotificationKind::PaymentRefunded,
+        Kind::InvoiceReady => wire::NotificationKind::InvoiceReady,
     }
 }
 

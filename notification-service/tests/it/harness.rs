@@ -27,12 +27,10 @@ struct Args {
 }
 
 impl Running {
-    /// Starts on a database in which version 1 of the tables already holds `count` notifications of `ada`.
+    /// Starts on a database whose tables are those of version 1, with `count` notifications of `ada` in them.
     pub(crate) async fn start_with(count: i64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/notification.db", folder.path().display());
-        // A first start makes the tables.
-        drop(Service::open(config(&["--database-url", &url])).await.unwrap());
         store(&url, count).await;
         let service = Service::open(config(&["--database-url", &url])).await.unwrap();
         let endpoint = Endpoint::from_shared(format!("http://{}", service.local_addr())).unwrap();

@@ -141,11 +141,11 @@ impl Fake {
     }
 
     /// Puts a message into a subscription.
-    pub(crate) fn put(&self, subscription: &str, key: &str, attributes: &[(&str, &str)], data: &str) {
+    pub(crate) fn put(&self, subscription: &str, key: &str, attributes: &[(&str, &str)], data: impl AsRef<[u8]>) {
         let mut state = self.state();
         state.ids += 1;
         let message = PubsubMessage {
-            data: data.to_owned().into(),
+            data: data.as_ref().to_vec().into(),
             attributes: attributes.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
             message_id: state.ids.to_string(),
             publish_time: None,
