@@ -48,6 +48,26 @@ impl Broker {
         }
     }
 
+    /// Detaches a consumer as [`Broker::handle_detach`] does, of whose leases only those up to the number `seen` have left
+    /// the broker. What is on the others comes back at once, counts no attempt, and no loss either.
+    pub fn handle_detach_unseen(
+        &mut self,
+        consumer: ConsumerId,
+        detach: Detach,
+        seen: u64,
+        now: Time,
+        out: &mut Output,
+    ) {
+        let id = self.consumers.get(&consumer).copied();
+        if let Some(queue) = id.and_then(|id| self.queues.get_mut(&id)) {
+            // From the newest to the oldest, so that none takes another one of them back along with it.
+            for seq in queue.leased_after(consumer, seen) {
+                queue.give_back(seq, &mut self.timers);
+            }
+        }
+        self.handle_detach(consumer, detach, now, out);
+    }
+
     /// Changes how long the later leases of a consumer last. One that is not attached (any more) is ignored.
     pub fn handle_consumer_deadline(&mut self, consumer: ConsumerId, ack_deadline: AckDeadline) {
         if let Some(queue) = self.consumers.get(&consumer).and_then(|id| self.queues.get_mut(id)) {

@@ -16,6 +16,8 @@ pub(crate) struct Consumer {
     messages: u32,
     bytes: u64,
     attached_at: Time,
+    /// The number of the last lease that it got.
+    pub(crate) lease_last: u64,
     /// Whether it has acked anything.
     pub(crate) has_acked: bool,
     /// The suspect that it has, and nothing beside it.
@@ -40,6 +42,7 @@ impl Consumer {
             messages: 0,
             bytes: 0,
             attached_at: now,
+            lease_last: 0,
             has_acked: false,
             trial: None,
             draining: false,

@@ -169,6 +169,7 @@ impl Queue {
         self.run.delivered += 1;
         self.meters.delivered.add(env.now, 1);
         let consumer = self.consumers.get_mut(&id).expect("only an attached consumer is delivered to");
+        consumer.lease_last = lease.number;
         let started = consumer.delivery.filter(|(dispatch, _)| *dispatch == self.dispatches);
         let effect = started.and_then(|(_, index)| env.out.effects.get_mut(index));
         if let Some(Effect::Deliver { messages, .. }) = effect {

@@ -255,6 +255,20 @@ impl Queue {
         }
     }
 
+    /// What a consumer has on leases after the one with the number `seen`, the newest message first.
+    pub(crate) fn leased_after(&self, id: ConsumerId, seen: u64) -> Vec<Seq> {
+        let Some(consumer) = self.consumers.get(&id) else { return Vec::new() };
+        if consumer.lease_last <= seen {
+            return Vec::new();
+        }
+        let lease_of = |(seq, message): (&Seq, &Message)| match message.state {
+            State::Out { lease, consumer, .. } if consumer == id => Some((*seq, lease)),
+            _ => None,
+        };
+        let has = self.held.iter().rev().filter_map(lease_of).take(consumer.messages() as usize);
+        has.filter(|(_, lease)| *lease > seen).map(|(seq, _)| seq).collect()
+    }
+
     fn recall_later(&mut self, key: KeyHash, seq: Seq, timers: &mut Timers) {
         for later in self.key_recall(key, seq) {
             self.shift(later, State::Waiting, timers);

@@ -315,6 +315,32 @@ fn a_suspect_that_is_given_back_unseen_stays_a_suspect_and_is_not_blamed() {
 }
 
 #[test]
+fn what_never_left_the_broker_is_not_lost_with_a_connection() {
+    let mut world = world(false);
+    world.publish("orders", &[plain(10); 4]).unwrap();
+    for _ in 0..2 * LOSSES_MAX {
+        let consumer = world.attach("payment", stream(0));
+        let received = world.received(consumer);
+        assert_eq!(received.len(), 4, "none of them is held back as a suspect");
+        world.detach_unseen(consumer, Detach::ConnectionLost, received[0].lease.number - 1);
+    }
+    for lost in 1..=LOSSES_MAX {
+        let consumer = world.attach("payment", stream(0));
+        let received = world.received(consumer);
+        world.detach_unseen(consumer, Detach::ConnectionLost, received[0].lease.number);
+        assert_eq!(
+            world.stats("payment").suspect_messages + world.stats("payment").delayed_messages,
+            usize::from(lost == LOSSES_MAX)
+        );
+    }
+    let consumer = world.attach("payment", stream(0));
+    assert_eq!(seqs(&world.received(consumer)), [2, 3, 4]);
+    world.detach_unseen(consumer, Detach::Graceful, 0);
+    let consumer = world.attach("payment", stream(0));
+    assert_eq!(seqs(&world.received(consumer)), [2, 3, 4], "nobody waits for the deadline of what was never sent");
+}
+
+#[test]
 fn a_pull_takes_a_suspect_alone_and_when_there_is_nothing_else() {
     let mut world = world(false);
     world.publish("orders", &[plain(10); 2]).unwrap();

@@ -9,7 +9,7 @@ mod operator;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use broker_core::*;
-use judge::{Attached, Cause, Judge, Metas, Run};
+use judge::{Attached, Cause, Judge, Lease, Metas, Run};
 use model::Model;
 
 /// A delivery as its consumer sees it.
@@ -182,6 +182,15 @@ impl World {
     }
 
     pub(crate) fn detach(&mut self, consumer: ConsumerId, detach: Detach) {
+        self.detach_unseen(consumer, detach, u64::MAX);
+    }
+
+    /// Detaches a consumer that leases with higher numbers than `seen` have not reached.
+    pub(crate) fn detach_unseen(&mut self, consumer: ConsumerId, detach: Detach, seen: u64) {
+        let is_unseen = |lease: &Lease| lease.consumer == consumer && lease.id.number > seen;
+        let unseen = self.run.leases.iter().filter(|(_, lease)| is_unseen(lease));
+        let unseen: Vec<_> = unseen.map(|(place, _)| *place).collect();
+        self.run.leases.retain(|place, _| !unseen.contains(place));
         let attached = self.run.consumers.remove(&consumer).is_some();
         let mut cause = Cause::Other;
         if attached && detach == Detach::ConnectionLost {
@@ -192,7 +201,9 @@ impl World {
                 cause = Cause::Lost(id, seq);
             }
         }
-        self.call(cause, &[], |broker, now, out| broker.handle_detach(consumer, detach, now, out));
+        self.call(cause, &[], |broker, now, out| {
+            broker.handle_detach_unseen(consumer, detach, seen, now, out);
+        });
         let gone = attached && detach == Detach::ConnectionLost;
         assert!(!gone || self.run.leases.values().all(|lease| lease.consumer != consumer), "what it had comes back");
     }

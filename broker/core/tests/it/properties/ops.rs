@@ -204,7 +204,13 @@ pub(super) fn step(world: &mut World, op: &Op) {
         }
         Op::Detach { consumer: index, connection_lost } => {
             if let Some(id) = consumer(world, *index) {
-                world.detach(id, if *connection_lost { Detach::ConnectionLost } else { Detach::Graceful });
+                let leases = world.run.leases.values().filter(|lease| lease.consumer == id);
+                let mut numbers: Vec<u64> = leases.map(|lease| lease.id.number).collect();
+                numbers.sort_unstable();
+                // About half of the consumers have not got the later half of what they were sent.
+                let seen = numbers.get(numbers.len() / 2).filter(|number| *number % 2 == 0);
+                let detach = if *connection_lost { Detach::ConnectionLost } else { Detach::Graceful };
+                world.detach_unseen(id, detach, seen.copied().unwrap_or(u64::MAX));
             }
         }
         Op::ConsumerDeadline { consumer: index, ms } => {

@@ -34,10 +34,13 @@ pub(super) struct Attached {
     pub(super) exactly_once: Arc<AtomicBool>,
 }
 
+/// Leases, and the number of the last one.
+type Batch = (Vec<Lease>, u64);
+
 /// A stream of leases.
 #[derive(Debug)]
 pub(crate) struct EmbeddedLeases {
-    batches: Receiver<Result<Vec<Lease>, Error>>,
+    batches: Receiver<Result<Batch, Error>>,
     ordered: bool,
     exactly_once: Arc<AtomicBool>,
     control: EmbeddedControl,
@@ -58,11 +61,13 @@ pub(super) struct Attachment {
     pub(super) engine: Embedded,
     pub(super) consumer: ConsumerId,
     pub(super) detach: Detach,
+    /// The number of the last lease that was handed out; what is on later ones has left nothing.
+    pub(super) seen: u64,
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        self.engine.detach(self.consumer, self.detach);
+        self.engine.detach(self.consumer, self.detach, self.seen);
     }
 }
 
@@ -92,7 +97,9 @@ impl Leases for EmbeddedLeases {
     type Control = EmbeddedControl;
 
     async fn next(&mut self) -> Result<Vec<Lease>, Error> {
-        self.batches.recv().await.unwrap_or(Err(Error::Unavailable))
+        let (leases, last) = self.batches.recv().await.unwrap_or(Err(Error::Unavailable))?;
+        self.attachment.seen = last;
+        Ok(leases)
     }
 
     fn is_ordered(&self) -> bool {
@@ -108,18 +115,11 @@ impl Leases for EmbeddedLeases {
     }
 
     fn end(self, ending: Ending) {
-        let Self { mut batches, control, mut attachment, .. } = self;
+        let Self { mut attachment, .. } = self;
         attachment.detach = match ending {
             Ending::Graceful => Detach::Graceful,
             Ending::ConnectionLost => Detach::ConnectionLost,
         };
-        // Detached first, so that what is given back goes to others.
-        drop(attachment);
-        batches.close();
-        while let Ok(batch) = batches.try_recv() {
-            let ack_ids = batch.iter().flatten().map(|lease| &lease.ack_id);
-            control.engine.give_back(ack_ids.filter_map(|id| ack_id::decode(id).ok()).collect());
-        }
     }
 }
 
@@ -162,22 +162,16 @@ struct Pump {
 }
 
 impl Pump {
-    async fn run(mut self, mut events: UnboundedReceiver<Event>, output: Sender<Result<Vec<Lease>, Error>>) {
+    async fn run(mut self, mut events: UnboundedReceiver<Event>, output: Sender<Result<Batch, Error>>) {
         if let Err(error) = self.pass_on(&mut events, &output).await {
             output.send(Err(error)).await.ok();
         }
-        drop(output);
-        // The consumer is detached when its stream has ended, and no delivery comes after that.
-        while let Some(event) = events.recv().await {
-            self.take_in(event).ok();
-        }
-        self.engine.give_back(self.queue.iter().map(Unsent::reference).collect());
     }
 
     async fn pass_on(
         &mut self,
         events: &mut UnboundedReceiver<Event>,
-        output: &Sender<Result<Vec<Lease>, Error>>,
+        output: &Sender<Result<Batch, Error>>,
     ) -> Result<(), Error> {
         let mut period = self.hold_period();
         let mut hold = interval(period);
@@ -191,12 +185,10 @@ impl Pump {
                 permit = output.reserve(), if !self.queue.is_empty() => {
                     let Ok(permit) = permit else { return Ok(()) };
                     let batch = self.take();
-                    let refs = batch.iter().map(|(reference, _, _)| *reference).collect();
+                    let last = batch.last().map_or(0, |(reference, _, _)| reference.lease.number);
                     let leases = self.engine.leases(batch, self.shows_attempts).await?;
-                    if output.is_closed() {
-                        self.engine.give_back(refs);
-                    } else if !leases.is_empty() {
-                        permit.send(Ok(leases));
+                    if !leases.is_empty() {
+                        permit.send(Ok((leases, last)));
                     }
                 }
                 _ = hold.tick(), if !self.queue.is_empty() => {

@@ -99,7 +99,7 @@ impl Embedded {
         attach: Attach,
     ) -> Result<(Attachment, Attached, UnboundedReceiver<Event>), Error> {
         let consumer = ConsumerId(self.consumer_last.fetch_add(1, Ordering::Relaxed));
-        let attachment = Attachment { engine: self.clone(), consumer, detach: Detach::Graceful };
+        let attachment = Attachment { engine: self.clone(), consumer, detach: Detach::Graceful, seen: 0 };
         let (events, deliveries) = unbounded_channel();
         let attached = self
             .ask(move |state| {
@@ -116,24 +116,13 @@ impl Embedded {
         Ok((attachment, attached, deliveries))
     }
 
-    fn detach(&self, consumer: ConsumerId, detach: Detach) {
+    /// Detaches a consumer. What it has on leases after `seen` never left the broker, and goes to others.
+    fn detach(&self, consumer: ConsumerId, detach: Detach, seen: u64) {
         let command = Command::internal(Vec::new(), move |state| {
             state.consumers.remove(&consumer);
-            state.core.handle_detach(consumer, detach, state.now, &mut state.out);
+            state.core.handle_detach_unseen(consumer, detach, seen, state.now, &mut state.out);
         });
         // An engine that has ended has no consumers.
-        self.signal.send(Signal::Command(command)).ok();
-    }
-
-    /// Gives back messages that never left the broker, so that they count no attempt.
-    fn give_back(&self, refs: Vec<AckRef>) {
-        if refs.is_empty() {
-            return;
-        }
-        let command = Command::internal(Vec::new(), move |state| {
-            state.core.handle_give_back(&refs, state.now, &mut state.out);
-        });
-        // An engine that has ended has no leases.
         self.signal.send(Signal::Command(command)).ok();
     }
 
