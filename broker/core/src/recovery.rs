@@ -3,7 +3,7 @@
 use crate::broker::Broker;
 use crate::durable::Durable;
 use crate::error::ReplayError;
-use crate::ids::Time;
+use crate::ids::{Seq, Time, TopicId};
 use crate::limits::Limits;
 use crate::output::Output;
 use crate::record::Record;
@@ -35,6 +35,12 @@ impl Recovery {
     /// What has been restored so far.
     pub fn snapshot(&self) -> Snapshot {
         self.durable.snapshot()
+    }
+
+    /// The number of the last message of each topic that has one.
+    pub fn last_messages(&self) -> impl Iterator<Item = (TopicId, Seq)> + '_ {
+        let lasts = self.durable.topics.iter().map(|(id, topic)| (*id, topic.last));
+        lasts.filter(|(_, last)| *last > Seq::ZERO)
     }
 
     /// Ends the replay and begins a new epoch: no lease of an earlier run is valid any more. `out` gets the record that

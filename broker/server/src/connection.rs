@@ -2,20 +2,31 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
+
+/// The most connections at a time.
+pub(crate) const CONNECTIONS_MAX: usize = 10_000;
+/// How long no connection is accepted after one could not be.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A TCP connection whose end, however it comes, cancels a token that its requests carry.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
     info: ConnectionInfo,
+    /// Its place among the connections that there may be.
+    _permit: OwnedSemaphorePermit,
 }
 
 /// What a request knows of the connection that it came on.
@@ -25,14 +36,55 @@ pub(crate) struct ConnectionInfo {
     pub(crate) lost: CancellationToken,
 }
 
-/// The connections that arrive at the listener.
-pub(crate) fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> {
-    TcpListenerStream::new(listener).map(|accepted| {
-        let stream = accepted?;
-        // Small replies must not wait for one another.
-        stream.set_nodelay(true)?;
-        Ok(Connection { stream, info: ConnectionInfo::default() })
-    })
+/// The connections that arrive at the listener. One that comes while there are `connections_max` is closed at once.
+pub(crate) fn incoming(listener: TcpListener, connections_max: usize) -> impl Stream<Item = io::Result<Connection>> {
+    let (arrived, connections) = mpsc::channel(1);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = accept(listener, connections_max, &arrived) => {}
+            () = arrived.closed() => {}
+        }
+    });
+    ReceiverStream::new(connections).map(Ok)
+}
+
+async fn accept(listener: TcpListener, connections_max: usize, arrived: &mpsc::Sender<Connection>) {
+    let room = Arc::new(Semaphore::new(connections_max));
+    let mut is_full = false;
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Mostly there are no file descriptors left, and then the next try fails as well until some are closed.
+                tracing::warn!(%error, "A connection could not be accepted.");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+            if !std::mem::replace(&mut is_full, true) {
+                tracing::warn!(connections_max, "There are as many connections as there may be; more are closed.");
+            }
+            continue;
+        };
+        is_full = false;
+        // Small replies must not wait for one another. It fails only when the peer has gone already.
+        if stream.set_nodelay(true).is_err() {
+            continue;
+        }
+        let connection = Connection { stream, info: ConnectionInfo::default(), _permit: permit };
+        if arrived.send(connection).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Lets the process have as many open files as the system allows it: each connection is one.
+pub(crate) fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, files_max = limit.current, "The limit of open files could not be raised.");
+    }
 }
 
 impl Connection {
@@ -97,5 +149,35 @@ impl AsyncWrite for Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.info.lost.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_beyond_the_limit_is_closed_and_one_that_comes_after_another_has_ended_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut connections = std::pin::pin!(incoming(listener, 2));
+        let _first = TcpStream::connect(address).await.unwrap();
+        let _second = TcpStream::connect(address).await.unwrap();
+        let accepted = connections.next().await.unwrap().unwrap();
+        let _kept = connections.next().await.unwrap().unwrap();
+        let mut third = TcpStream::connect(address).await.unwrap();
+        assert_eq!(third.read(&mut [0; 1]).await.unwrap_or(0), 0, "it is closed");
+        drop(accepted);
+        let _fourth = TcpStream::connect(address).await.unwrap();
+        connections.next().await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn there_may_be_as_many_open_files_as_the_system_allows() {
+        raise_file_limit();
+        let limit = getrlimit(Resource::Nofile);
+        assert_eq!(limit.current, limit.maximum);
     }
 }

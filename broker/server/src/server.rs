@@ -19,7 +19,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 
-use crate::connection::incoming;
+use crate::connection::{CONNECTIONS_MAX, incoming};
 use crate::edge::{Inspector, Publisher, REQUEST_BYTES_MAX, Subscriber, with_rest};
 use crate::engine::embedded::{self, Embedded, Failure, Running};
 use crate::metrics::{self, Page, Requests};
@@ -107,7 +107,7 @@ impl Broker {
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming(listener), stop.clone().cancelled_owned());
+            .serve_with_incoming_shutdown(incoming(listener, CONNECTIONS_MAX), stop.clone().cancelled_owned());
         let mut server: JoinHandle<_> = tokio::spawn(server);
         drop(engine);
         tracing::info!(%address, "The broker serves.");

@@ -209,6 +209,12 @@ impl Broker {
         self.durable.is_live(topic, seq)
     }
 
+    /// The first message from `from` on that a subscription has not settled; it need not be published yet.
+    pub fn next_unacked(&self, subscription: SubscriptionId, from: Seq) -> Option<Seq> {
+        let state = self.durable.subscriptions.get(&subscription).filter(|state| !state.detached)?;
+        Some(state.acked.next_unsettled(from))
+    }
+
     /// The newest message of a topic below which, itself included, none is needed. None for a topic that is
     /// gone: nothing of it is needed. Like [`Broker::snapshot`], it may run ahead of what is durable.
     pub fn topic_floor(&self, topic: TopicId) -> Option<Seq> {

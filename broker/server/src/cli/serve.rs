@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use super::names::program;
+use crate::connection::raise_file_limit;
 use crate::{Broker, Config, Error};
 
 /// What to serve, and how to tell of it.
@@ -34,6 +35,7 @@ impl Serve {
     pub(super) async fn execute(self) -> Result<(), Error> {
         let Self { config, log_format } = self;
         log_to_stderr(log_format);
+        raise_file_limit();
         let stop = stop_at_signal()?;
         let is_declared = config.topology.is_some();
         let broker = Broker::open(config).await?;

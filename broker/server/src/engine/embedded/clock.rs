@@ -18,6 +18,13 @@ impl Clock {
         Self { started: Instant::now(), started_ms: millis(since_epoch) }
     }
 
+    /// The same clock, set forward to `time` if it is behind: messages that are there must not be younger than those that
+    /// will follow.
+    pub(super) fn not_before(self, time: Time) -> Self {
+        let behind_ms = time.0.saturating_sub(self.now().0);
+        Self { started_ms: self.started_ms + behind_ms, ..self }
+    }
+
     /// A clock that begins at a time of the test's choice.
     #[cfg(test)]
     pub(super) fn start_at(time: Time) -> Self {

@@ -85,9 +85,8 @@ pub(super) struct Fetched {
     pub(super) message: Message,
 }
 
-/// The messages of deliveries from one topic, in the order of the deliveries. A message that was acked meanwhile may
-/// be missing.
-pub(super) fn fetch(reader: &Reader, topic: TopicId, deliveries: &[Delivery]) -> Result<Vec<Fetched>, Failure> {
+/// The messages of deliveries from one topic, in the order of the deliveries; none stands for one that isn't there.
+pub(super) fn fetch(reader: &Reader, topic: TopicId, deliveries: &[Delivery]) -> Result<Vec<Option<Fetched>>, Failure> {
     let mut order: Vec<usize> = (0..deliveries.len()).collect();
     order.sort_by_key(|&at| deliveries[at].seq);
     let mut fetched: Vec<Option<Fetched>> = deliveries.iter().map(|_| None).collect();
@@ -103,7 +102,7 @@ pub(super) fn fetch(reader: &Reader, topic: TopicId, deliveries: &[Delivery]) ->
         // What no entry covers isn't there.
         rest = skip_to(rest, deliveries, entries.last().map_or(seq.0, |found| found.key.last()));
     }
-    Ok(fetched.into_iter().flatten().collect())
+    Ok(fetched)
 }
 
 /// Takes from an entry what is wanted of it; answers what is left to find.

@@ -161,22 +161,39 @@ impl Embedded {
         }
     }
 
-    /// The messages of deliveries.
+    /// The messages of deliveries. One that was settled meanwhile may be missing; one that was not ends the engine.
     async fn leases(&self, batch: Vec<(AckRef, TopicId, Delivery)>, shows_attempts: bool) -> Result<Vec<Lease>, Error> {
         let read = move |reader: &Reader| {
             let mut leases = Vec::with_capacity(batch.len());
+            let mut missing = Vec::new();
             for run in batch.chunk_by(|(_, one, _), (_, other, _)| one == other) {
                 let Some(&(AckRef { subscription, .. }, topic, _)) = run.first() else { continue };
                 let deliveries: Vec<Delivery> = run.iter().map(|(_, _, delivery)| *delivery).collect();
-                for fetched in fetch::fetch(reader, topic, &deliveries)? {
-                    let Delivery { seq, lease, .. } = fetched.delivery;
-                    let reference = AckRef { subscription, seq, lease };
-                    leases.push(lease_of(reference, topic, shows_attempts, fetched));
+                for (delivery, fetched) in deliveries.iter().zip(fetch::fetch(reader, topic, &deliveries)?) {
+                    let reference = AckRef { subscription, seq: delivery.seq, lease: delivery.lease };
+                    match fetched {
+                        Some(fetched) => leases.push(lease_of(reference, topic, shows_attempts, fetched)),
+                        None => missing.push((topic, delivery.seq)),
+                    }
                 }
             }
-            Ok(leases)
+            Ok((leases, missing))
         };
-        self.read(read).await
+        let (leases, missing) = self.read(read).await?;
+        if !missing.is_empty() {
+            self.check_settled(missing).await?;
+        }
+        Ok(leases)
+    }
+
+    /// Ends the engine if one of the messages, which are not in the journal, is needed still.
+    async fn check_settled(&self, missing: Vec<(TopicId, Seq)>) -> Result<(), Error> {
+        let is_live = move |state: &mut State| {
+            Ok::<_, Error>(missing.into_iter().find(|(topic, seq)| state.core.is_live(*topic, *seq)))
+        };
+        let Some((topic, seq)) = self.ask(is_live).await? else { return Ok(()) };
+        self.signal.send(Signal::Failed(Failure::Missing { topic, seq })).ok();
+        Err(Error::Unavailable)
     }
 }
 
@@ -439,104 +456,4 @@ fn message_id(topic: TopicId, seq: Seq) -> MessageId {
 }
 
 #[cfg(test)]
-mod tests {
-    use tempfile::TempDir;
-
-    use super::*;
-
-    fn options(dir: std::path::PathBuf) -> Options {
-        Options { checkpoint_bytes: 1 << 20, segment_bytes: 1 << 20, ..Options::new(dir) }
-    }
-
-    async fn engine(dir: &TempDir) -> Running {
-        let dir = dir.path().to_owned();
-        let running = open(options(dir)).await.unwrap();
-        let name = topic();
-        running.engine.create_topic(TopicConfig::new(name)).await.unwrap();
-        running
-    }
-
-    fn topic() -> TopicName {
-        "projects/p/topics/orders".parse().unwrap()
-    }
-
-    fn message() -> Vec<Message> {
-        vec![Message { data: Bytes::from_static(b"data"), ..Default::default() }]
-    }
-
-    #[tokio::test]
-    async fn a_publish_is_refused_while_too_many_bytes_wait() {
-        let dir = TempDir::new().unwrap();
-        let running = engine(&dir).await;
-        let all = u32::try_from(QUEUE_BYTES_MAX).unwrap();
-        let taken = Arc::clone(&running.engine.queue_bytes).acquire_many_owned(all).await.unwrap();
-        let refused = running.engine.publish(topic(), message()).await;
-        assert!(matches!(refused, Err(Error::Busy(_))), "{refused:?}");
-        drop(taken);
-        running.engine.publish(topic(), message()).await.unwrap();
-        assert_eq!(running.engine.queue_bytes.available_permits(), QUEUE_BYTES_MAX, "what was taken comes back");
-        running.close().await.unwrap();
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_publish_is_refused_while_too_many_commands_wait_and_an_ack_waits_with_them() {
-        let dir = TempDir::new().unwrap();
-        let running = engine(&dir).await;
-        let engine = running.engine.clone();
-        let (go_on, blocked) = std::sync::mpsc::channel::<()>();
-        let (reached, blocking) = oneshot::channel();
-        let block = engine.clone();
-        let blocker = tokio::spawn(async move {
-            let block = block.ask(move |_| {
-                reached.send(()).ok();
-                blocked.recv().ok();
-                Ok::<_, Error>(())
-            });
-            block.await
-        });
-        blocking.await.unwrap();
-        let mut waiting = Vec::new();
-        assert_eq!(engine.commands.max_capacity(), QUEUE_COMMANDS_MAX);
-        // The engine's own tasks may have put a command there as well, so the queue is filled until it takes no more.
-        loop {
-            let (command, answer) = command(Vec::new(), |_| Ok::<_, Error>(()));
-            match engine.commands.try_send(command) {
-                Ok(()) => waiting.push(answer),
-                Err(_) => break,
-            }
-        }
-        let refused = engine.publish(topic(), message()).await;
-        assert!(matches!(refused, Err(Error::Busy(_))), "{refused:?}");
-        let subscription: SubscriptionName = "projects/p/subscriptions/none".parse().unwrap();
-        let ack = tokio::spawn({
-            let engine = engine.clone();
-            async move { engine.acknowledge(subscription, Vec::new()).await }
-        });
-        go_on.send(()).unwrap();
-        for answer in waiting {
-            answer.await.unwrap().unwrap();
-        }
-        let answered = ack.await.unwrap();
-        assert!(matches!(answered, Err(Error::Refused(broker_core::Error::SubscriptionNotFound(_)))), "{answered:?}");
-        blocker.await.unwrap().unwrap();
-        running.close().await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn what_waits_when_the_engine_stops_is_answered_and_durable_and_what_comes_later_is_refused() {
-        let dir = TempDir::new().unwrap();
-        let running = engine(&dir).await;
-        let engine = running.engine.clone();
-        // On one thread the engine task gets its turn only after both are in the queue.
-        let (published, closed) = tokio::join!(engine.publish(topic(), message()), running.close());
-        closed.unwrap();
-        published.unwrap();
-        let refused = engine.publish(topic(), message()).await;
-        assert!(matches!(refused, Err(Error::Unavailable)), "{refused:?}");
-        drop(engine);
-        let again = open(options(dir.path().to_owned())).await.unwrap();
-        let ids = again.engine.publish(topic(), message()).await.unwrap();
-        assert_eq!(ids, [message_id(TopicId(1), Seq(2))]);
-        again.close().await.unwrap();
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread;
 
-use broker_core::{Limits, Output, Recovery};
+use broker_core::{Limits, Output, Recovery, Time};
 use broker_log::{CHECKPOINT_BYTES_MAX, Checked, Journal, OsDisk, SEGMENT_BYTES_DEFAULT, Verify};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{channel, unbounded_channel};
@@ -19,6 +19,7 @@ use super::clock::Clock;
 use super::codec;
 use super::failure::Failure;
 use super::inspect::Figures;
+use super::fetch::published_at;
 use super::task::{State, Task};
 use super::writer::{Batch, Writer};
 use super::{Embedded, QUEUE_BYTES_MAX, QUEUE_COMMANDS_MAX, scrub, upkeep};
@@ -103,6 +104,8 @@ struct Recovered {
     recovery: Recovery,
     /// Segments that are still to be read.
     unread: Vec<u64>,
+    /// When the youngest message was published.
+    published_last: Time,
 }
 
 fn recover(options: Options) -> Result<Recovered, Failure> {
@@ -136,14 +139,24 @@ fn recover(options: Options) -> Result<Recovered, Failure> {
         Ok::<_, Failure>(())
     })?;
     let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let reader = journal.reader();
+    let mut published_last = Time::default();
+    for (topic, last) in recovery.last_messages() {
+        published_last = published_last.max(published_at(&reader, topic, last)?.unwrap_or_default());
+    }
     let unread = recovered.unread;
     let (journal_bytes, unread_segments) = (journal.bytes_on_disk(), unread.len());
     tracing::info!(journal_bytes, unread_segments, records, took_ms, "Recovered the journal.");
-    Ok(Recovered { journal, recovery, unread })
+    Ok(Recovered { journal, recovery, unread, published_last })
 }
 
 fn start(recovered: Recovered, checkpoint_bytes: u64, clock: Clock) -> Result<Running, Failure> {
-    let Recovered { journal, recovery, unread } = recovered;
+    let Recovered { journal, recovery, unread, published_last } = recovered;
+    let ahead_ms = published_last.0.saturating_sub(clock.now().0);
+    if ahead_ms > 0 {
+        tracing::warn!(ahead_ms, "The youngest message is from the future, so the clock starts there.");
+    }
+    let clock = clock.not_before(published_last);
     let mut out = Output::new();
     let now = clock.now();
     let core = recovery.begin(Limits::default(), now.0, now, &mut out);

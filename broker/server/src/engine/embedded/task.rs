@@ -9,7 +9,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::SyncSender;
 
 use broker_core::{
-    CloseReason, ConsumerId, Delivery, Effect, Output, Record, SubscriptionId, SubscriptionName, Time, TopicId,
+    CloseReason, ConsumerId, Delivery, Effect, Meta, Output, Record, Seq, SubscriptionId, SubscriptionName, Time,
+    TopicId,
 };
 use broker_log::Reader;
 use bytes::Bytes;
@@ -287,9 +288,13 @@ impl Task {
             }
             Effect::Load { subscription, topic, from, messages_max } => {
                 let last = core.topic_by_id(topic)?.last;
+                let signal = self.signal.clone();
                 Some(self.job(Load { topic, from, messages_max, last }, move |load, reader| {
                     let (metas, next) = load.run(reader)?;
                     Ok(Command::internal(Vec::new(), move |state: &mut State| {
+                        if let Some(seq) = state.missing(subscription, from, &metas, next) {
+                            signal.send(Signal::Failed(Failure::Missing { topic, seq })).ok();
+                        }
                         state.core.handle_loaded(subscription, from, &metas, next, state.now, &mut state.out);
                     }))
                 }))
@@ -343,6 +348,28 @@ impl Command {
 }
 
 impl State {
+    /// Of what a load has looked at and not found, the first message that its subscription has not settled. There is none
+    /// unless the journal has lost something.
+    pub(super) fn missing(
+        &self,
+        subscription: SubscriptionId,
+        from: Seq,
+        metas: &[(Seq, Meta)],
+        next: Seq,
+    ) -> Option<Seq> {
+        let mut after = from;
+        for end in metas.iter().map(|(seq, _)| *seq).chain([next]) {
+            if after < end {
+                let unacked = self.core.next_unacked(subscription, after).filter(|seq| *seq < end);
+                if unacked.is_some() {
+                    return unacked;
+                }
+            }
+            after = end.next();
+        }
+        None
+    }
+
     fn deliver_to(&mut self, consumer: ConsumerId) -> Option<UnboundedSender<Event>> {
         if self.consumers.get(&consumer)?.once {
             return self.consumers.remove(&consumer).map(|consumer| consumer.events);

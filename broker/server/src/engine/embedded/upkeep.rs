@@ -1,8 +1,9 @@
 //! What is done now and then: messages that are too old are given up.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use broker_core::{Cut, Retained, Time};
+use broker_core::{Cut, Retained, Seq, Time, TopicId};
 use broker_log::Reader;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ const PERIOD: Duration = Duration::from_secs(60);
 
 /// Works until it is told to stop, or the engine has ended.
 pub(super) async fn run(engine: Embedded, stop: CancellationToken) {
+    let mut known = Published::default();
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -25,20 +27,25 @@ pub(super) async fn run(engine: Embedded, stop: CancellationToken) {
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        if let Err(Error::Unavailable) = give_up(&engine).await {
+        if let Err(Error::Unavailable) = give_up(&engine, &mut known).await {
             return;
         }
     }
 }
 
+/// When the oldest messages were published that are kept: as long as they stay the oldest, no journal is read for it.
+type Published = HashMap<(TopicId, Seq), Option<Time>>;
+
 /// Gives up what is too old by now.
-async fn give_up(engine: &Embedded) -> Result<(), Error> {
+async fn give_up(engine: &Embedded, known: &mut Published) -> Result<(), Error> {
     let retained = |state: &mut State| Ok::<_, Error>((state.core.retained(), state.now));
     let (retained, now) = engine.ask(retained).await?;
     if retained.is_empty() {
         return Ok(());
     }
-    let cuts = engine.read(move |reader| cuts(reader, &retained, now)).await?;
+    let before = std::mem::take(known);
+    let (cuts, now_known) = engine.read(move |reader| cuts(reader, &retained, now, &before)).await?;
+    *known = now_known;
     if cuts.is_empty() {
         return Ok(());
     }
@@ -50,16 +57,27 @@ async fn give_up(engine: &Embedded) -> Result<(), Error> {
         .await
 }
 
-fn cuts(reader: &Reader, retained: &[Retained], now: Time) -> Result<Vec<Cut>, Failure> {
+fn cuts(
+    reader: &Reader,
+    retained: &[Retained],
+    now: Time,
+    before: &Published,
+) -> Result<(Vec<Cut>, Published), Failure> {
     let mut cuts = Vec::new();
+    let mut known = Published::new();
     for Retained { keeper, topic, retention, oldest, last } in retained.iter().copied() {
         let since = Time(now.0.saturating_sub(retention.ms()));
-        // Mostly nothing is too old, and then one read tells.
-        if published_at(reader, topic, oldest)?.is_some_and(|published| published < since) {
+        let published = match known.get(&(topic, oldest)).or_else(|| before.get(&(topic, oldest))) {
+            Some(published) => *published,
+            None => published_at(reader, topic, oldest)?,
+        };
+        known.insert((topic, oldest), published);
+        // Mostly nothing is too old.
+        if published.is_some_and(|published| published < since) {
             cuts.push(Cut { keeper, before: first_since(reader, topic, oldest, last, since)? });
         }
     }
-    Ok(cuts)
+    Ok((cuts, known))
 }
 
 #[cfg(test)]
@@ -138,7 +156,7 @@ mod tests {
 
         let running = open(dir.path(), 6).await;
         publish(&running, "young").await;
-        give_up(&running.engine).await.unwrap();
+        give_up(&running.engine, &mut Published::default()).await.unwrap();
         assert_eq!(backlog(&running).await, 3, "nothing is too old yet");
         running.close().await.unwrap();
 
@@ -172,7 +190,7 @@ mod tests {
         running.close().await.unwrap();
 
         let running = open(dir.path(), 12).await;
-        give_up(&running.engine).await.unwrap();
+        give_up(&running.engine, &mut Published::default()).await.unwrap();
         running.engine.seek(subscription(), Seek::Time(Time(0))).await.unwrap();
         assert_eq!(pull(&running).await, ["young"]);
     }
@@ -206,6 +224,41 @@ mod tests {
             }
             running.close().await.unwrap();
         }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_journal_is_read_only_when_another_message_has_become_the_oldest() {
+        let dir = TempDir::new().unwrap();
+        let running = open(dir.path(), 0).await;
+        running.engine.create_topic(TopicConfig::new(topic())).await.unwrap();
+        running.engine.create_subscription(SubscriptionConfig::new(subscription(), topic())).await.unwrap();
+        publish(&running, "oldest").await;
+        let id = TopicId(1);
+        // A time that no journal holds shows where an answer comes from.
+        let mut known = Published::from([((id, Seq(1)), Some(Time(7))), ((id, Seq(9)), None)]);
+        give_up(&running.engine, &mut known).await.unwrap();
+        assert_eq!(known, Published::from([((id, Seq(1)), Some(Time(7)))]), "what is not asked for is forgotten");
+        let leases = running.engine.pull(subscription(), 1, PATIENCE).await.unwrap();
+        running.engine.acknowledge(subscription(), vec![leases[0].ack_id.clone()]).await.unwrap();
+        publish(&running, "next").await;
+        give_up(&running.engine, &mut known).await.unwrap();
+        let ages: Vec<_> = known.into_iter().collect();
+        assert!(matches!(ages[..], [((_, Seq(2)), Some(Time(BEGIN_MS..)))]), "{ages:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_clock_that_was_set_back_goes_on_from_the_youngest_message() {
+        let dir = TempDir::new().unwrap();
+        let running = open(dir.path(), 60).await;
+        running.engine.create_topic(TopicConfig::new(topic())).await.unwrap();
+        running.engine.create_subscription(SubscriptionConfig::new(subscription(), topic())).await.unwrap();
+        publish(&running, "before").await;
+        running.close().await.unwrap();
+        let running = open(dir.path(), 0).await;
+        publish(&running, "after").await;
+        let leases = running.engine.pull(subscription(), 10, PATIENCE).await.unwrap();
+        let times: Vec<u64> = leases.iter().map(|lease| lease.publish_time_ms).collect();
+        assert!(times.len() == 2 && times[0] >= BEGIN_MS + 60 * MINUTE_MS && times[1] >= times[0], "{times:?}");
     }
 
     /// The clock of the test runs ahead whenever everybody waits, so that days pass in no time.
