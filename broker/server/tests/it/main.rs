@@ -17,6 +17,7 @@ mod process;
 mod publishing;
 mod pulling;
 mod rest;
+mod scale;
 mod seeking;
 mod serving;
 mod storm;
