@@ -75,6 +75,16 @@ impl AckedSet {
         Seq(next + 1)
     }
 
+    /// How many of the messages `first..=last` are not settled.
+    pub(crate) fn unsettled_within(&self, first: Seq, last: Seq) -> u64 {
+        let first = first.max(self.floor.next());
+        if first > last {
+            return 0;
+        }
+        let settled = self.above.rank(last.0) - self.above.rank(first.0 - 1);
+        last.0 - first.0 + 1 - settled
+    }
+
     /// Settles a range; false if a part of it was settled before.
     pub(crate) fn insert(&mut self, range: SeqRange) -> bool {
         if range.first <= self.floor {
@@ -178,6 +188,8 @@ mod tests {
     fn check(acked: &AckedSet, plain: &BTreeSet<u64>) {
         for seq in 1..90 {
             assert_eq!(acked.contains(Seq(seq)), plain.contains(&seq), "{seq} of {acked:?}");
+            let unsettled = (seq..=seq + 7).filter(|seq| !plain.contains(seq)).count();
+            assert_eq!(acked.unsettled_within(Seq(seq), Seq(seq + 7)), unsettled as u64, "from {seq} of {acked:?}");
         }
         assert_eq!(AckedSet::from_parts(acked.floor(), &acked.above_to_bytes()).as_ref(), Ok(acked), "the floor is up");
     }

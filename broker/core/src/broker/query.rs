@@ -209,6 +209,21 @@ impl Broker {
         self.durable.is_live(topic, seq)
     }
 
+    /// The first message from `from` on that is still needed. It takes [`Broker::keeper_count`] lookups.
+    pub fn next_live(&self, topic: TopicId, from: Seq) -> Option<Seq> {
+        self.durable.next_live(topic, from)
+    }
+
+    /// Whether one of those who keep messages of a topic needs more than `max` of `first..=last`.
+    pub fn has_more_live(&self, topic: TopicId, first: Seq, last: Seq, max: u64) -> bool {
+        self.durable.has_more_live(topic, first, last, max)
+    }
+
+    /// How many there are who may need a message of a topic.
+    pub fn keeper_count(&self, topic: TopicId) -> usize {
+        self.durable.keeper_count(topic)
+    }
+
     /// The first message from `from` on that a subscription has not settled; it need not be published yet.
     pub fn next_unacked(&self, subscription: SubscriptionId, from: Seq) -> Option<Seq> {
         let state = self.durable.subscriptions.get(&subscription).filter(|state| !state.detached)?;

@@ -4,7 +4,7 @@
 //! makes acked messages unacked again must find them outside of what is `gone`, or in a bookmark.
 
 use super::redrive::pass_over;
-use super::{Durable, Subscription};
+use super::{Durable, Subscription, Topic};
 use crate::acked::AckedSet;
 use crate::error::ReplayError;
 use crate::ids::{LeaseId, Seq, SubscriptionId, TopicId};
@@ -28,6 +28,33 @@ impl Durable {
                 .iter()
                 .any(|id| self.subscriptions[id].gone().is_some_and(|gone| !gone.contains(seq)))
             || topic.bookmarks.values().any(|bookmark| !bookmark.acked.contains(seq))
+    }
+
+    /// Who keeps messages of a topic: what each of them has let go of, and the first message that the topic keeps itself.
+    fn keepers<'a>(&'a self, topic: &'a Topic) -> impl Iterator<Item = &'a AckedSet> {
+        let kept_by = topic.subscriptions.iter().filter_map(|id| self.subscriptions[id].gone());
+        kept_by.chain(topic.bookmarks.values().map(|bookmark| &bookmark.acked))
+    }
+
+    /// The first message from `from` on that somebody needs. It costs a look at each who may, however far it is.
+    pub(crate) fn next_live(&self, id: TopicId, from: Seq) -> Option<Seq> {
+        let topic = self.topics.get(&id)?;
+        let own = topic.kept_from.map(|kept_from| from.max(kept_from.next()));
+        let first = self.keepers(topic).map(|gone| gone.next_unsettled(from)).chain(own).min()?;
+        Some(first).filter(|seq| *seq <= topic.last)
+    }
+
+    /// Whether more than `max` of the messages `first..=last` are needed by one of those who keep them.
+    pub(crate) fn has_more_live(&self, id: TopicId, first: Seq, last: Seq, max: u64) -> bool {
+        let Some(topic) = self.topics.get(&id) else { return false };
+        let last = last.min(topic.last);
+        let own = topic.kept_from.map_or(0, |kept_from| (last.0 + 1).saturating_sub(first.0.max(kept_from.0 + 1)));
+        own > max || self.keepers(topic).any(|gone| gone.unsettled_within(first, last) > max)
+    }
+
+    /// How many may need a message of a topic.
+    pub(crate) fn keeper_count(&self, id: TopicId) -> usize {
+        self.topics.get(&id).map_or(0, |topic| 1 + topic.subscriptions.len() + topic.bookmarks.len())
     }
 
     /// Starts or stops keeping all messages of a topic; what is there already counts only as far as somebody has it.

@@ -86,6 +86,13 @@ impl World {
                 assert_eq!(self.broker.is_live(*topic, seq), needed, "{seq}");
                 assert!(seq > floor || !needed, "the floor {floor} is above {seq}");
             }
+            let live: Vec<Seq> = (1..=state.last).map(Seq).filter(|seq| self.model.is_needed(*topic, *seq)).collect();
+            let found = std::iter::successors(self.broker.next_live(*topic, Seq(1)), |seq| {
+                self.broker.next_live(*topic, seq.next())
+            });
+            assert_eq!(found.collect::<Vec<_>>(), live);
+            let is_more = |max| self.broker.has_more_live(*topic, Seq(1), Seq(state.last), max);
+            assert!(!is_more(live.len() as u64) && (live.is_empty() || is_more(0)), "{live:?}");
         }
     }
 }

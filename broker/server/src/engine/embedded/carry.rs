@@ -14,8 +14,8 @@ use super::fetch::stored;
 const LIVE_PERCENT_MAX: u64 = 10;
 /// The most messages that are carried out of one segment.
 const LIVE_MESSAGES_MAX: usize = 10_000;
-/// How many messages are looked at in one turn of the engine.
-const LOOK_MESSAGES_MAX: usize = 10_000;
+/// How many lookups one turn of the engine makes, each for one message and one of those who may need it.
+const LOOKUPS_MAX: usize = 10_000;
 
 /// Segments that are looked through, one after the other.
 #[derive(Debug)]
@@ -60,31 +60,35 @@ impl Carry {
         (!segments.is_empty()).then_some(Self { segments, live: Vec::new() })
     }
 
-    /// Looks at some messages.
+    /// Looks at some messages. Dead ones cost nothing, and a segment with too many live ones is seen at a glance.
     pub(super) fn look(mut self, core: &Broker) -> Step {
         let Some(segment) = self.segments.front_mut() else { return Step::End };
-        let mut left = LOOK_MESSAGES_MAX;
+        let mut left = LOOKUPS_MAX;
         while let Some(span) = segment.streams.last_mut() {
             let topic = TopicId(span.stream);
             // What lies at or below the floor is dead, however much it is.
             let floor = core.topic_floor(topic).map_or(span.last, |floor| floor.0);
             span.first = span.first.max(floor.saturating_add(1));
-            while span.first <= span.last {
-                if left == 0 {
-                    return Step::More(self);
-                }
-                left -= 1;
-                if core.is_live(topic, Seq(span.first)) {
-                    self.live.push((topic, Seq(span.first)));
-                }
-                span.first += 1;
-                if self.live.len() > LIVE_MESSAGES_MAX {
-                    self.live.clear();
-                    self.segments.pop_front();
+            let mut too_many = core.has_more_live(topic, Seq(span.first), Seq(span.last), LIVE_MESSAGES_MAX as u64);
+            while let Some(seq) = core.next_live(topic, Seq(span.first)).filter(|seq| seq.0 <= span.last && !too_many) {
+                self.live.push((topic, seq));
+                span.first = seq.0 + 1;
+                too_many = self.live.len() > LIVE_MESSAGES_MAX;
+                left = left.saturating_sub(core.keeper_count(topic));
+                if left == 0 && !too_many {
                     return Step::More(self);
                 }
             }
+            if too_many {
+                self.live.clear();
+                self.segments.pop_front();
+                return Step::More(self);
+            }
             segment.streams.pop();
+            left = left.saturating_sub(core.keeper_count(topic));
+            if left == 0 {
+                return Step::More(self);
+            }
         }
         let (id, bytes) = (segment.id, segment.bytes);
         self.segments.pop_front();
