@@ -9,6 +9,9 @@ mod connection;
 mod edge;
 mod engine;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod metrics;
 mod server;
 mod topology;

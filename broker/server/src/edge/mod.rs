@@ -1,6 +1,8 @@
 //! The edge: gRPC in front of an [`Engine`](crate::engine::Engine). What comes in is parsed whole before the engine
 //! hears of it.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod inspect;
 mod mask;
 mod parse;

@@ -4,6 +4,8 @@
 //! gRPC service as every other, and the answer becomes JSON, by what the .proto files say.
 
 mod codec;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzzing;
 mod problem;
 mod table;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use broker_core::{Delivery, Meta, Seq, Time, TopicId};
-use broker_log::{Found, Reader};
+use broker_log::{Disk, Found, Reader};
 use bytes::Bytes;
 
 use super::codec::{Stored, body_of, decode_messages, key_of, message_of};
@@ -38,7 +38,7 @@ pub(super) struct Forward {
 
 impl Load {
     /// What is in the journal from the first message on, and the number after the last one that was looked at.
-    pub(super) fn run(&self, reader: &Reader) -> Result<(Vec<(Seq, Meta)>, Seq), Failure> {
+    pub(super) fn run<D: Disk>(&self, reader: &Reader<D>) -> Result<(Vec<(Seq, Meta)>, Seq), Failure> {
         let mut metas = Vec::new();
         let mut next = self.from;
         loop {
@@ -86,7 +86,11 @@ pub(super) struct Fetched {
 }
 
 /// The messages of deliveries from one topic, in the order of the deliveries; none stands for one that isn't there.
-pub(super) fn fetch(reader: &Reader, topic: TopicId, deliveries: &[Delivery]) -> Result<Vec<Option<Fetched>>, Failure> {
+pub(super) fn fetch<D: Disk>(
+    reader: &Reader<D>,
+    topic: TopicId,
+    deliveries: &[Delivery],
+) -> Result<Vec<Option<Fetched>>, Failure> {
     let mut order: Vec<usize> = (0..deliveries.len()).collect();
     order.sort_by_key(|&at| deliveries[at].seq);
     let mut fetched: Vec<Option<Fetched>> = deliveries.iter().map(|_| None).collect();

@@ -7,10 +7,14 @@ mod codec;
 mod dead_letter;
 mod failure;
 mod fetch;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod inspect;
 mod leases;
 mod open;
 mod place;
+#[cfg(test)]
+mod power;
 mod scrub;
 mod task;
 mod topology;

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::thread;
 
 use broker_core::{Limits, Output, Recovery, Time};
-use broker_log::{CHECKPOINT_BYTES_MAX, Checked, Journal, OsDisk, SEGMENT_BYTES_DEFAULT, Verify};
+use broker_log::{CHECKPOINT_BYTES_MAX, Checked, Disk, Journal, OsDisk, SEGMENT_BYTES_DEFAULT, Verify};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{channel, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -121,23 +121,7 @@ fn recover(options: Options) -> Result<Recovered, Failure> {
     for file in &recovered.checkpoints_damaged {
         tracing::warn!(file, "Passed over a damaged checkpoint.");
     }
-    let from = recovered.replay_from();
-    let mut recovery = match recovered.checkpoint {
-        Some(checkpoint) => {
-            let snapshot = codec::decode_checkpoint(&checkpoint.state).map_err(Failure::Checkpoint)?;
-            Recovery::restore(snapshot).map_err(Failure::Restore)?
-        }
-        None => Recovery::new(),
-    };
-    let mut records = 0_u64;
-    journal.replay(from, |position, _, payload| {
-        let record = codec::decode_record(payload).map_err(|source| Failure::Entry { position, source })?;
-        if let Some(record) = record {
-            recovery.apply(&record).map_err(|source| Failure::Replay { position, source })?;
-            records += 1;
-        }
-        Ok::<_, Failure>(())
-    })?;
+    let (recovery, records) = restore(&journal, &recovered)?;
     let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let reader = journal.reader();
     let mut published_last = Time::default();
@@ -148,6 +132,30 @@ fn recover(options: Options) -> Result<Recovered, Failure> {
     let (journal_bytes, unread_segments) = (journal.bytes_on_disk(), unread.len());
     tracing::info!(journal_bytes, unread_segments, records, took_ms, "Recovered the journal.");
     Ok(Recovered { journal, recovery, unread, published_last })
+}
+
+/// The state that a journal holds, and how many records came after its checkpoint.
+pub(super) fn restore<D: Disk>(
+    journal: &Journal<D>,
+    recovered: &broker_log::Recovered,
+) -> Result<(Recovery, u64), Failure> {
+    let mut recovery = match &recovered.checkpoint {
+        Some(checkpoint) => {
+            let snapshot = codec::decode_checkpoint(&checkpoint.state).map_err(Failure::Checkpoint)?;
+            Recovery::restore(snapshot).map_err(Failure::Restore)?
+        }
+        None => Recovery::new(),
+    };
+    let mut records = 0_u64;
+    journal.replay(recovered.replay_from(), |position, _, payload| {
+        let record = codec::decode_record(payload).map_err(|source| Failure::Entry { position, source })?;
+        if let Some(record) = record {
+            recovery.apply(&record).map_err(|source| Failure::Replay { position, source })?;
+            records += 1;
+        }
+        Ok::<_, Failure>(())
+    })?;
+    Ok((recovery, records))
 }
 
 fn start(recovered: Recovered, checkpoint_bytes: u64, clock: Clock) -> Result<Running, Failure> {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
-use broker_log::{Entry, FRAME_HEADER_BYTES, Journal, Key, SegmentInfo};
+use broker_log::{Disk, Entry, FRAME_HEADER_BYTES, Journal, Key, OsDisk, SegmentInfo};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -48,8 +48,8 @@ pub(super) struct Written {
 }
 
 /// The writer thread's side.
-pub(super) struct Writer {
-    pub(super) journal: Journal,
+pub(super) struct Writer<D: Disk = OsDisk> {
+    pub(super) journal: Journal<D>,
     pub(super) figures: Arc<Figures>,
 }
 
@@ -81,7 +81,7 @@ impl Batch {
     }
 }
 
-impl Writer {
+impl<D: Disk> Writer<D> {
     /// Writes batch after batch until there are no more, or one fails.
     pub(super) fn run(mut self, batches: &Receiver<Batch>, done: &UnboundedSender<Done>) {
         while let Ok(batch) = batches.recv() {
@@ -93,7 +93,7 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, batch: Batch) -> Done {
+    pub(super) fn write(&mut self, batch: Batch) -> Done {
         let Batch { entries, releases, permits, checkpoint, bytes: _ } = batch;
         if !entries.is_empty() {
             let pieces: Vec<[&[u8]; 1]> = entries.iter().map(|(_, payload)| [payload.as_slice()]).collect();

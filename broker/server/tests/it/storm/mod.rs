@@ -33,7 +33,7 @@ const FILTERED: &str = "projects/storm/subscriptions/filtered";
 const KILLS_DEFAULT: usize = 20;
 const PUBLISHERS: u64 = 4;
 /// What happens at most between a start and the next kill.
-const EVENTS_BETWEEN_KILLS_MAX: u64 = 3_000;
+const EVENTS_BETWEEN_KILLS_MAX: u64 = 2_000;
 /// One start in so many is killed before it serves.
 const STILLBORN_ONE_IN: u32 = 5;
 /// How long such a start lives at most.
@@ -59,12 +59,15 @@ async fn a_broker_killed_at_any_moment_keeps_every_promise() {
 
     for run in 1..=kills {
         let goal = ledger.progress() + rng.u64(0..EVENTS_BETWEEN_KILLS_MAX);
-        let begun = Instant::now();
+        let mut moved = (ledger.progress(), Instant::now());
         while ledger.progress() < goal {
+            if ledger.progress() > moved.0 {
+                moved = (ledger.progress(), Instant::now());
+            }
             let failed =
                 consumers.iter().chain(&publishers).any(|client| client.is_finished()) || operator.is_finished();
             assert!(!failed, "a client saw what it must not see");
-            assert!(begun.elapsed() < PATIENCE, "nothing happens any more in run {run}");
+            assert!(moved.1.elapsed() < PATIENCE, "nothing happens any more in run {run}");
             tokio::task::yield_now().await;
         }
         broker.kill();

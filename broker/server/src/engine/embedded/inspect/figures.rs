@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use broker_core::{Broker, Seq, SubscriptionId, Time, TopicId};
-use broker_log::{Journal, Reader};
+use broker_log::{Disk, Journal, Reader};
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::super::Embedded;
@@ -61,7 +61,7 @@ impl Figures {
     }
 
     /// What the journal is by now.
-    pub(in crate::engine::embedded) fn note(&self, journal: &Journal) {
+    pub(in crate::engine::embedded) fn note<D: Disk>(&self, journal: &Journal<D>) {
         self.journal_bytes.store(journal.bytes_on_disk(), Ordering::Relaxed);
         self.journal_segments.store(journal.segment_count() as u64, Ordering::Relaxed);
     }
