@@ -51,7 +51,11 @@ struct Book {
 
 /// What the consumers of one strict subscription saw and did.
 #[derive(Debug, Default)]
-struct History(Vec<Event>);
+struct History {
+    events: Vec<Event>,
+    /// How many acks were confirmed.
+    confirmed: usize,
+}
 
 /// How much happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +72,11 @@ impl Ledger {
     }
 
     pub(super) fn strict(&self, subscription: &'static str, event: Event) {
-        self.with(|book| book.strict.entry(subscription).or_default().0.push(event));
+        self.with(|book| {
+            let history = book.strict.entry(subscription).or_default();
+            history.confirmed += usize::from(matches!(event, Event::AckConfirmed(..)));
+            history.events.push(event);
+        });
     }
 
     pub(super) fn received(&self, subscription: &'static str, parcel: Parcel) {
@@ -80,10 +88,17 @@ impl Ledger {
         self.0.lock().unwrap().progress
     }
 
+    /// Whether the strict subscriptions have confirmed acks of nearly all that was published.
+    pub(super) fn is_kept_up_with(&self, behind_max: usize) -> bool {
+        let book = self.0.lock().unwrap();
+        let wanted = book.published.len().saturating_sub(behind_max);
+        book.strict.values().all(|history| history.confirmed >= wanted)
+    }
+
     pub(super) fn totals(&self) -> Totals {
         let book = self.0.lock().unwrap();
         let count = |is: fn(&Event) -> bool| {
-            book.strict.values().flat_map(|history| &history.0).filter(|event| is(event)).count()
+            book.strict.values().flat_map(|history| &history.events).filter(|event| is(event)).count()
         };
         Totals {
             published: book.published.len(),
@@ -97,7 +112,7 @@ impl Ledger {
     pub(super) fn judge(&self, filtered: &str, sees: impl Fn(&Parcel) -> bool) {
         let book = self.0.lock().unwrap();
         for (subscription, history) in &book.strict {
-            println!("{subscription}: {} events", history.0.len());
+            println!("{subscription}: {} events", history.events.len());
             let keys = history.keys();
             let all = keys.values().flatten().map(|(id, parcel)| (*id, parcel.clone())).collect();
             nothing_is_lost(subscription, book.published.iter(), &all);
@@ -139,7 +154,7 @@ fn publication_keeps_the_order_of_a_key(keys: &BTreeMap<String, BTreeMap<Id, Par
 
 impl History {
     fn deliveries(&self) -> impl Iterator<Item = (usize, &Delivered)> {
-        self.0.iter().enumerate().filter_map(|(at, event)| match event {
+        self.events.iter().enumerate().filter_map(|(at, event)| match event {
             Event::Delivered(delivered) => Some((at, delivered)),
             _ => None,
         })
@@ -149,7 +164,7 @@ impl History {
     /// What a consumer finds in the buffers of an older run was sent before.
     fn no_confirmed_ack_comes_back(&self) {
         let mut confirmed: HashMap<Id, Run> = HashMap::new();
-        for event in &self.0 {
+        for event in &self.events {
             match event {
                 Event::AckConfirmed(run, id) => {
                     confirmed.entry(*id).or_insert(*run);
@@ -167,7 +182,7 @@ impl History {
     fn each_key_comes_in_order(&self, keys: &BTreeMap<String, BTreeMap<Id, Parcel>>) {
         let mut acked = BTreeSet::new();
         let mut last: HashMap<(usize, &str), Id> = HashMap::new();
-        for event in &self.0 {
+        for event in &self.events {
             match event {
                 Event::AckSent(id) => {
                     acked.insert(*id);
@@ -191,7 +206,7 @@ impl History {
         }
         let mut sent: HashMap<Id, Vec<(Run, usize)>> = HashMap::new();
         let mut confirmed: HashMap<Id, Vec<(Run, usize)>> = HashMap::new();
-        for (at, event) in self.0.iter().enumerate() {
+        for (at, event) in self.events.iter().enumerate() {
             match event {
                 Event::NackSent(run, id) => sent.entry(*id).or_default().push((*run, at)),
                 Event::NackConfirmed(run, id) => confirmed.entry(*id).or_default().push((*run, at)),

@@ -22,6 +22,8 @@ use super::{FILTERED, PLAIN, SHARED, STRICT, TOPIC};
 /// How long a client waits for another run of the broker before it tries again with the one it knows.
 const BACKOFF: Duration = Duration::from_millis(20);
 const BATCH_MESSAGES_MAX: u64 = 12;
+/// How many messages publishers may be ahead of the strict consumers, so that there is an end to what is left at last.
+const BEHIND_MAX: usize = 2_000;
 /// One message in so many is nacked, where messages are.
 const NACK_ONE_IN: u32 = 15;
 
@@ -56,6 +58,9 @@ pub(super) async fn publish(mut world: World, key: String, seed: u64) {
     let mut rng = Rng::with_seed(seed);
     let mut next = 1;
     while !world.publishing.is_cancelled() {
+        while !world.ledger.is_kept_up_with(BEHIND_MAX) && !world.publishing.is_cancelled() {
+            world.back_off().await;
+        }
         let numbers = next..next + rng.u64(1..=BATCH_MESSAGES_MAX);
         let messages: Vec<pb::PubsubMessage> = numbers.clone().map(|number| message(&key, number)).collect();
         loop {
