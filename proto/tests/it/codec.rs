@@ -10,7 +10,7 @@ use orderflow_proto::google::pubsub::v1::{
 };
 use orderflow_proto::orderflow::events::v1::order_event::Event;
 use orderflow_proto::orderflow::events::v1::{OrderEvent, OrderPlaced};
-use orderflow_proto::orderflow::r#type::v1::Money;
+use orderflow_proto::orderflow::r#type::v1::{CheckoutMode, Money};
 use prost::Message;
 use prost::bytes::Bytes;
 use prost_types::{Duration, Timestamp};
@@ -98,9 +98,11 @@ fn what_is_written_is_read_back() {
     round_trip(&OrderEvent {
         order_id: "o".to_owned(),
         customer_id: "c".to_owned(),
+        customer_email: "c@example.com".to_owned(),
         event: Some(Event::Placed(OrderPlaced {
             total: Some(Money { currency_code: "EUR".to_owned(), amount_minor: 1299 }),
             payment_token: "tok_visa".to_owned(),
+            checkout_mode: CheckoutMode::Synchronous.into(),
         })),
     });
 }
