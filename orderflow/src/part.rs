@@ -2,11 +2,16 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::str::FromStr;
 
+use clap::ValueEnum as _;
 use serde::{Deserialize, Serialize};
 
-/// One process of the stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize)]
+/// How many instances a part may have.
+pub const INSTANCES_MAX: u16 = 16;
+
+/// A kind of process of the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
     /// The message broker.
@@ -19,17 +24,28 @@ pub enum Part {
     PaymentService,
     /// Tells customers.
     NotificationService,
+    /// Renders invoices.
+    InvoiceWorker,
 }
 
 impl Part {
     /// Every part, in the order in which they start: the broker first, since it applies the topology, and a service
     /// whose subscription is missing gives up.
-    pub const ALL: [Self; 5] =
-        [Self::Broker, Self::Acquirer, Self::OrderService, Self::PaymentService, Self::NotificationService];
+    pub const ALL: [Self; 6] = [
+        Self::Broker,
+        Self::Acquirer,
+        Self::OrderService,
+        Self::PaymentService,
+        Self::NotificationService,
+        Self::InvoiceWorker,
+    ];
 
     /// The order in which parts stop: whoever needs another goes before it. The parts of one step stop together.
-    pub(crate) const STOP_STEPS: [&'static [Self]; 3] =
-        [&[Self::OrderService, Self::PaymentService, Self::NotificationService], &[Self::Acquirer], &[Self::Broker]];
+    pub(crate) const STOP_STEPS: [&'static [Self]; 3] = [
+        &[Self::OrderService, Self::PaymentService, Self::NotificationService, Self::InvoiceWorker],
+        &[Self::Acquirer],
+        &[Self::Broker],
+    ];
 
     /// The name that commands and logs use, which is the subcommand that runs the part, too.
     pub fn name(self) -> &'static str {
@@ -39,6 +55,15 @@ impl Part {
             Self::OrderService => "order-service",
             Self::PaymentService => "payment-service",
             Self::NotificationService => "notification-service",
+            Self::InvoiceWorker => "invoice-worker",
+        }
+    }
+
+    /// Whether several of them share the work of one queue.
+    pub fn shares_work(self) -> bool {
+        match self {
+            Self::PaymentService | Self::NotificationService | Self::InvoiceWorker => true,
+            Self::Broker | Self::Acquirer | Self::OrderService => false,
         }
     }
 
@@ -50,6 +75,7 @@ impl Part {
             Self::OrderService => 50051,
             Self::PaymentService => 50052,
             Self::NotificationService => 50053,
+            Self::InvoiceWorker => 50054,
         };
         SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)
     }
@@ -62,6 +88,7 @@ impl Part {
             Self::OrderService => "ORDER_LISTEN",
             Self::PaymentService => "PAYMENT_LISTEN",
             Self::NotificationService => "NOTIFICATION_LISTEN",
+            Self::InvoiceWorker => "INVOICE_LISTEN",
         }
     }
 }
@@ -72,16 +99,84 @@ impl fmt::Display for Part {
     }
 }
 
+/// One process of the stack: the first of a part has the part's name, others a number after it (`payment-service-2`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Instance {
+    /// What it is.
+    pub part: Part,
+    /// Which of them, from 1.
+    pub number: u16,
+}
+
+/// A name that no process of a stack can have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no part of a stack, such as payment-service or payment-service-2")]
+pub struct UnknownInstance(String);
+
+impl From<Part> for Instance {
+    fn from(part: Part) -> Self {
+        Self { part, number: 1 }
+    }
+}
+
+impl From<Instance> for String {
+    fn from(instance: Instance) -> Self {
+        instance.to_string()
+    }
+}
+
+impl TryFrom<String> for Instance {
+    type Error = UnknownInstance;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        name.parse()
+    }
+}
+
+impl fmt::Display for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number {
+            1 => f.pad(self.part.name()),
+            number => f.pad(&format!("{}-{number}", self.part.name())),
+        }
+    }
+}
+
+impl FromStr for Instance {
+    type Err = UnknownInstance;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let unknown = || UnknownInstance(name.to_owned());
+        if let Ok(part) = Part::from_str(name, false) {
+            return Ok(part.into());
+        }
+        let (part, number) = name.rsplit_once('-').ok_or_else(unknown)?;
+        let part = Part::from_str(part, false).map_err(|_| unknown())?;
+        let number = number.parse().ok().filter(|number| (2..=INSTANCES_MAX).contains(number));
+        number.map(|number| Self { part, number }).ok_or_else(unknown)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::ValueEnum;
-
     use super::*;
 
     #[test]
-    fn the_command_line_knows_parts_by_their_names() {
+    fn the_command_line_knows_parts_and_instances_by_their_names() {
         for part in Part::ALL {
-            assert_eq!(Part::from_str(part.name(), false), Ok(part));
+            assert_eq!(<Part as clap::ValueEnum>::from_str(part.name(), false), Ok(part));
+            for number in [1, 2, INSTANCES_MAX] {
+                let instance = Instance { part, number };
+                assert_eq!(instance.to_string().parse(), Ok(instance));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_instance_is_refused_with_its_name() {
+        for name in ["", "broken", "payment-service-", "payment-service-0", "payment-service-1", "payment-service-17"] {
+            assert_eq!(name.parse::<Instance>(), Err(UnknownInstance(name.to_owned())));
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use orderflow_proto::orderflow::order::v1::order_service_client::OrderServiceClient;
 use orderflow_proto::orderflow::order::v1::{Order, OrderLine, PlaceOrderRequest};
-use orderflow_proto::orderflow::r#type::v1::Money;
+use orderflow_proto::orderflow::r#type::v1::{CheckoutMode, Money};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
@@ -45,6 +45,15 @@ pub struct Config {
     /// The card; tok_insufficient_funds is declined
     #[arg(long, default_value = "tok_visa")]
     pub card: String,
+    /// Charge within the request, instead of through the queue
+    #[arg(long)]
+    pub synchronous: bool,
+    /// Cancel the order by itself when it is not paid by then
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub payment_deadline: Option<Duration>,
+    /// Where the customer gets e-mail; empty for none
+    #[arg(long, default_value = "")]
+    pub email: String,
     /// How long to go on asking while order-service is away
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     pub patience: Duration,
@@ -52,13 +61,19 @@ pub struct Config {
 
 impl Config {
     fn request(&self) -> PlaceOrderRequest {
+        let mode = if self.synchronous { CheckoutMode::Synchronous } else { CheckoutMode::Asynchronous };
         let unit_price = Money { currency_code: self.currency.clone(), amount_minor: self.amount_minor };
         PlaceOrderRequest {
             idempotency_key: Uuid::now_v7().to_string(),
             customer_id: self.customer.clone(),
             lines: vec![OrderLine { sku: self.sku.clone(), quantity: self.quantity, unit_price: Some(unit_price) }],
             payment_token: self.card.clone(),
-            ..Default::default()
+            checkout_mode: mode.into(),
+            payment_deadline: self.payment_deadline.map(|deadline| prost_types::Duration {
+                seconds: i64::try_from(deadline.as_secs()).unwrap_or(i64::MAX),
+                nanos: i32::try_from(deadline.subsec_nanos()).unwrap_or_default(),
+            }),
+            customer_email: self.email.clone(),
         }
     }
 }

@@ -45,7 +45,7 @@ impl Whereabouts {
 
     /// Where a part listens.
     pub(crate) fn address(&self, part: Part) -> SocketAddr {
-        let running = self.running.iter().find(|status| status.part == part);
+        let running = self.running.iter().find(|status| status.part == part.into());
         running.and_then(|status| status.address.parse().ok()).unwrap_or_else(|| part.usual_address())
     }
 
@@ -72,8 +72,8 @@ mod tests {
 
     #[test]
     fn what_is_told_goes_before_what_runs_and_that_before_what_is_usual() {
-        let status = |part, address: &str| PartStatus {
-            part,
+        let status = |part: Part, address: &str| PartStatus {
+            part: part.into(),
             pid: None,
             healthy: false,
             address: address.to_owned(),

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time;
 
 use super::layout::Layout;
-use crate::part::Part;
+use crate::part::Instance;
 use crate::terminal;
 
 /// A longer line of a child's log is cut into pieces of this size.
@@ -30,7 +30,7 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts this executable as the part. Its output goes to its log file, what is worth a look to the terminal too.
-    pub(crate) fn spawn(part: Part, layout: &Layout, verbose: bool) -> io::Result<Self> {
+    pub(crate) fn spawn(part: Instance, layout: &Layout, verbose: bool) -> io::Result<Self> {
         let path = layout.log_file(part);
         let log = File::options().create(true).append(true).open(&path)?;
         let (output, output_end) = io::pipe()?;
@@ -113,7 +113,7 @@ async fn attend(mut child: Child, mut signals: mpsc::Receiver<Signal>) -> ExitSt
 }
 
 /// Copies a child's output line by line until the child and all that it started have ended.
-fn copy_output(part: Part, output: PipeReader, mut log: File, verbose: bool) {
+fn copy_output(part: Instance, output: PipeReader, mut log: File, verbose: bool) {
     let mut output = BufReader::new(output);
     let mut line = Vec::new();
     loop {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::part::Part;
+use crate::part::Instance;
 
 /// A longer request or reply is refused.
 const MESSAGE_BYTES_MAX: u64 = 64 * 1024;
@@ -21,17 +21,17 @@ pub enum Request {
     /// End a part at once, by SIGKILL.
     Kill {
         /// Which one.
-        part: Part,
+        part: Instance,
     },
     /// Let a part finish what it has in hand, by SIGTERM.
     Stop {
         /// Which one.
-        part: Part,
+        part: Instance,
     },
     /// Start a part that has ended.
     Start {
         /// Which one.
-        part: Part,
+        part: Instance,
     },
 }
 
@@ -60,7 +60,7 @@ pub enum Reply {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartStatus {
     /// Which one.
-    pub part: Part,
+    pub part: Instance,
     /// Its process, if it runs.
     pub pid: Option<u32>,
     /// Whether it says that it is ready to work.

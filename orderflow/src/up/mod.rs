@@ -21,7 +21,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub use self::control::{PartStatus, Reply, Request, ask};
 use self::layout::Layout;
 use self::stack::{Program, Stack};
-use crate::part::Part;
+use crate::part::{INSTANCES_MAX, Instance, Part};
 use crate::terminal;
 
 /// The folder that is used when none is named.
@@ -48,6 +48,13 @@ pub struct Config {
     /// Where notification-service listens (gRPC)
     #[arg(long, env = "NOTIFICATION_LISTEN", default_value = "127.0.0.1:50053")]
     pub notification_listen: SocketAddr,
+    /// Where the first invoice-worker listens (gRPC, health only)
+    #[arg(long, env = "INVOICE_LISTEN", default_value = "127.0.0.1:50054")]
+    pub invoice_listen: SocketAddr,
+    /// Run several of a part that share its queue, such as payment-service=2,invoice-worker=3: payment-service,
+    /// notification-service and invoice-worker can; each listens ten ports above the one before
+    #[arg(long, env = "ORDERFLOW_INSTANCES", value_name = "PART=COUNT", value_delimiter = ',', value_parser = several)]
+    pub instances: Vec<(Part, u16)>,
     /// Show every line of every log, not only what is worth a look
     #[arg(long, short)]
     pub verbose: bool,
@@ -61,7 +68,12 @@ impl Config {
             Part::OrderService => self.order_listen,
             Part::PaymentService => self.payment_listen,
             Part::NotificationService => self.notification_listen,
+            Part::InvoiceWorker => self.invoice_listen,
         }
+    }
+
+    fn instances(&self, part: Part) -> u16 {
+        self.instances.iter().rev().find(|(of, _)| *of == part).map_or(1, |(_, count)| *count)
     }
 }
 
@@ -86,7 +98,7 @@ pub enum Error {
     #[error("{part} can't listen on {address}: {source}; choose another address with {flag} ({variable})")]
     Address {
         /// Whose address.
-        part: Part,
+        part: Instance,
         /// Which address.
         address: SocketAddr,
         /// The flag that sets it.
@@ -100,7 +112,7 @@ pub enum Error {
     #[error("{part} can't be started: {source}")]
     Spawn {
         /// Which part.
-        part: Part,
+        part: Instance,
         /// What the system said.
         source: io::Error,
     },
@@ -108,7 +120,7 @@ pub enum Error {
     #[error("{part} ended before it was ready ({status}); its log is `{}`", log.display())]
     EndedEarly {
         /// Which part.
-        part: Part,
+        part: Instance,
         /// How it ended.
         status: ExitStatus,
         /// Where it says why.
@@ -118,7 +130,7 @@ pub enum Error {
     #[error("{part} was not ready within {within_s} s; its log is `{}`", log.display())]
     NotReady {
         /// Which part.
-        part: Part,
+        part: Instance,
         /// How long it was given.
         within_s: u64,
         /// Where it says what it does.
@@ -128,21 +140,33 @@ pub enum Error {
     #[error("{part} runs already, as process {pid}")]
     AlreadyRuns {
         /// Which part.
-        part: Part,
+        part: Instance,
         /// Its process.
         pid: u32,
+    },
+    /// The ports end before it.
+    #[error("there is no port for {part}: let the first one listen on a lower port")]
+    NoPort {
+        /// Which one.
+        part: Instance,
+    },
+    /// The stack was started without it.
+    #[error("this stack has no {part}: start it with --instances to have more of a part")]
+    NotPlanned {
+        /// Which one.
+        part: Instance,
     },
     /// A part that doesn't run can't be ended.
     #[error("{part} does not run")]
     NotRunning {
         /// Which part.
-        part: Part,
+        part: Instance,
     },
     /// A part takes too long to stop.
     #[error("{part} (process {pid}) has not ended within {within_s} s")]
     StillRuns {
         /// Which part.
-        part: Part,
+        part: Instance,
         /// Its process.
         pid: u32,
         /// How long it was given.
@@ -173,8 +197,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let mut signals = Signals::new().map_err(Error::io("signals can't be caught"))?;
     let layout = Layout::create(&config)?;
     let _lock = lock(&config.data_dir)?;
-    for part in Part::ALL {
-        layout.check_address(part)?;
+    for instance in layout.instances() {
+        layout.check_address(instance)?;
     }
     let control = control::listen(&config.data_dir).map_err(Error::io(
         "the control socket can't be opened (a shorter --data-dir or ORDERFLOW_DATA_DIR may help)",
@@ -215,12 +239,14 @@ pub async fn run(config: Config) -> Result<(), Error> {
 
 /// Starts the broker first, then all others together: they stand any order, only the topology must be there.
 async fn start_all(stack: &Arc<Stack>) -> Result<(), Error> {
-    let [broker, others @ ..] = Part::ALL;
-    stack.start(broker).await?;
+    let mut instances = stack.instances();
+    if let Some(broker) = instances.next() {
+        stack.start(broker).await?;
+    }
     let mut starts = tokio::task::JoinSet::new();
-    for part in others {
+    for instance in instances {
         let stack = Arc::clone(stack);
-        starts.spawn(async move { stack.start(part).await });
+        starts.spawn(async move { stack.start(instance).await });
     }
     while let Some(started) = starts.join_next().await {
         started.map_err(|error| Error::Io { what: "a start was broken off", source: io::Error::other(error) })??;
@@ -245,6 +271,17 @@ async fn answer(stack: Arc<Stack>, stream: UnixStream) {
     };
     // Whoever asked may have gone; what was asked for is done all the same.
     let _ = control::send(&mut stream, &reply).await;
+}
+
+/// `payment-service=2`
+fn several(text: &str) -> Result<(Part, u16), String> {
+    let (part, count) = text.split_once('=').ok_or_else(|| format!("`{text}` is not such as payment-service=2"))?;
+    let part = <Part as clap::ValueEnum>::from_str(part, false).map_err(|_| format!("`{part}` is no part"))?;
+    if !part.shares_work() {
+        return Err(format!("there is one {part} only: it has no queue that several could share"));
+    }
+    let count = count.parse().ok().filter(|count| (1..=INSTANCES_MAX).contains(count));
+    Ok((part, count.ok_or_else(|| format!("a part can run 1 to {INSTANCES_MAX} times"))?))
 }
 
 /// Keeps a second runner out of the folder for as long as the file is open.
@@ -294,6 +331,23 @@ impl Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_parts_that_share_a_queue_can_run_several_times() {
+        assert_eq!(several("payment-service=2"), Ok((Part::PaymentService, 2)));
+        for (text, why) in [
+            ("payment-service", "such as"),
+            ("nobody=2", "no part"),
+            ("broker=2", "one broker only"),
+            ("order-service=2", "one order-service only"),
+            ("invoice-worker=0", "1 to 16 times"),
+            ("invoice-worker=17", "1 to 16 times"),
+            ("invoice-worker=many", "1 to 16 times"),
+        ] {
+            let error = several(text).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
+    }
 
     #[test]
     fn a_folder_with_odd_characters_can_be_pasted_into_a_shell() {

@@ -1,5 +1,6 @@
 //! The running stack: which part runs as which process, and what becomes of it on request.
 
+use std::collections::BTreeMap;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +14,7 @@ use super::child::Running;
 use super::control::{PartStatus, Reply, Request};
 use super::layout::Layout;
 use super::{Error, welcome};
-use crate::part::Part;
+use crate::part::{Instance, Part};
 use crate::{health, terminal};
 
 /// A part that isn't ready by then has failed to start.
@@ -31,8 +32,8 @@ pub(crate) struct Stack {
     verbose: bool,
     /// How to call this program again, with the flags that lead to this stack: `orderflow --data-dir … `.
     program: Program,
-    /// The last process of each part. An exit status inside says that it has ended.
-    slots: Mutex<[Option<Running>; Part::ALL.len()]>,
+    /// The last process of each instance. An exit status inside says that it has ended.
+    slots: Mutex<BTreeMap<Instance, Running>>,
     /// Set while everything is being stopped: ends are expected then, and nothing is started any more.
     ending: AtomicBool,
     watchers: TaskTracker,
@@ -64,8 +65,13 @@ impl Stack {
         })
     }
 
+    /// Every process of the stack, in the order in which they start.
+    pub(crate) fn instances(&self) -> impl Iterator<Item = Instance> {
+        self.layout.instances()
+    }
+
     /// Starts a part and waits until it is ready.
-    pub(crate) async fn start(self: &Arc<Self>, part: Part) -> Result<u32, Error> {
+    pub(crate) async fn start(self: &Arc<Self>, part: Instance) -> Result<u32, Error> {
         let running = self.spawn(part)?;
         self.ready(part, &running).await?;
         Ok(running.pid)
@@ -99,7 +105,8 @@ impl Stack {
     pub(crate) async fn drain(&self) {
         self.ending.store(true, Ordering::SeqCst);
         for step in Part::STOP_STEPS {
-            let step: Vec<_> = step.iter().filter_map(|&part| Some((part, self.running(part)?))).collect();
+            let step = self.instances().filter(|instance| step.contains(&instance.part));
+            let step: Vec<_> = step.filter_map(|instance| Some((instance, self.running(instance)?))).collect();
             for (_, running) in &step {
                 running.signal(Signal::TERM);
             }
@@ -119,7 +126,7 @@ impl Stack {
     /// Ends every part at once.
     pub(crate) fn kill_all(&self) {
         self.ending.store(true, Ordering::SeqCst);
-        for running in Part::ALL.into_iter().filter_map(|part| self.running(part)) {
+        for running in self.instances().filter_map(|instance| self.running(instance)) {
             running.signal(Signal::KILL);
         }
     }
@@ -129,10 +136,12 @@ impl Stack {
         welcome::text(&self.layout, &self.program, took)
     }
 
-    fn spawn(self: &Arc<Self>, part: Part) -> Result<Running, Error> {
+    fn spawn(self: &Arc<Self>, part: Instance) -> Result<Running, Error> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = &mut slots[part as usize];
-        if let Some(running) = slot
+        if !self.layout.has(part) {
+            return Err(Error::NotPlanned { part });
+        }
+        if let Some(running) = slots.get(&part)
             && running.exit_status().is_none()
         {
             return Err(Error::AlreadyRuns { part, pid: running.pid });
@@ -143,13 +152,13 @@ impl Stack {
         self.layout.check_address(part)?;
         let running =
             Running::spawn(part, &self.layout, self.verbose).map_err(|source| Error::Spawn { part, source })?;
-        *slot = Some(running.clone());
+        slots.insert(part, running.clone());
         self.watchers.spawn(Arc::clone(self).announce_end(part, running.clone()));
         Ok(running)
     }
 
     /// Says in one line that a part has ended, and how it is started again.
-    async fn announce_end(self: Arc<Self>, part: Part, running: Running) {
+    async fn announce_end(self: Arc<Self>, part: Instance, running: Running) {
         let status = running.exited().await;
         if self.ending.load(Ordering::SeqCst) {
             return;
@@ -158,9 +167,9 @@ impl Stack {
         terminal::say(&format!("{part} (process {}) ended: {status}. Start it again: {start}", running.pid));
     }
 
-    async fn ready(&self, part: Part, running: &Running) -> Result<(), Error> {
+    async fn ready(&self, part: Instance, running: &Running) -> Result<(), Error> {
         let poll = async {
-            while health::check(part, self.layout.reach(part), READY_WITHIN).await.is_err() {
+            while health::check(part.part, self.layout.reach(part), READY_WITHIN).await.is_err() {
                 time::sleep(READY_POLL).await;
             }
         };
@@ -175,11 +184,11 @@ impl Stack {
         }
     }
 
-    fn ended_early(&self, part: Part, status: ExitStatus) -> Error {
+    fn ended_early(&self, part: Instance, status: ExitStatus) -> Error {
         Error::EndedEarly { part, status, log: self.layout.log_file(part) }
     }
 
-    async fn end(&self, part: Part, signal: Signal) -> Result<(), Error> {
+    async fn end(&self, part: Instance, signal: Signal) -> Result<(), Error> {
         let running = self.running(part).ok_or(Error::NotRunning { part })?;
         running.signal(signal);
         if running.exited_within(STOP_WITHIN).await {
@@ -191,8 +200,8 @@ impl Stack {
 
     async fn status(&self) -> Vec<PartStatus> {
         let mut parts = Vec::new();
-        for part in Part::ALL {
-            let last = self.slots.lock().unwrap_or_else(PoisonError::into_inner)[part as usize].clone();
+        for part in self.instances() {
+            let last = self.slots.lock().unwrap_or_else(PoisonError::into_inner).get(&part).cloned();
             let (pid, state) = match &last {
                 None => (None, "not started yet".to_owned()),
                 Some(running) => match running.exit_status() {
@@ -200,7 +209,8 @@ impl Stack {
                     None => (Some(running.pid), "running, but not ready".to_owned()),
                 },
             };
-            let healthy = pid.is_some() && health::check(part, self.layout.reach(part), STATUS_WITHIN).await.is_ok();
+            let healthy =
+                pid.is_some() && health::check(part.part, self.layout.reach(part), STATUS_WITHIN).await.is_ok();
             parts.push(PartStatus {
                 part,
                 pid,
@@ -213,8 +223,8 @@ impl Stack {
     }
 
     /// The process of a part that has not ended.
-    fn running(&self, part: Part) -> Option<Running> {
+    fn running(&self, part: Instance) -> Option<Running> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots[part as usize].clone().filter(|running| running.exit_status().is_none())
+        slots.get(&part).cloned().filter(|running| running.exit_status().is_none())
     }
 }

@@ -10,8 +10,8 @@ use crate::part::Part;
 /// Where everything listens, and three lines to try next.
 pub(super) fn text(layout: &Layout, program: &Program, took: Duration) -> String {
     let mut text = format!("ready after {:.1} s, data in {}\n\n", took.as_secs_f64(), layout.data_dir().display());
-    for part in Part::ALL {
-        let _ = writeln!(text, "  {part:<22}{:<22}{}", layout.reach(part).to_string(), speaks(part));
+    for instance in layout.instances() {
+        let _ = writeln!(text, "  {instance:<24}{:<22}{}", layout.reach(instance).to_string(), speaks(instance.part));
     }
     let order = layout.reach(Part::OrderService);
     let place = r#"{"idempotency_key":"first","customer_id":"alice","lines":[{"sku":"tea","quantity":2,"unit_price":{"currency_code":"EUR","amount_minor":649}}]}"#;
@@ -36,5 +36,6 @@ fn speaks(part: Part) -> &'static str {
         Part::OrderService => "gRPC  orderflow.order.v1",
         Part::PaymentService => "gRPC  orderflow.payment.v1",
         Part::NotificationService => "gRPC  orderflow.notification.v1",
+        Part::InvoiceWorker => "gRPC  grpc.health.v1",
     }
 }
