@@ -9,11 +9,11 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 
 use crate::acquirer::{self, Acquirer};
-use crate::part::Part;
+use crate::part::{Instance, Part};
 use crate::terminal::say;
 use crate::up::{DATA_DIR_DEFAULT, Reply, Request};
 use crate::whereabouts::{Told, Whereabouts};
-use crate::{audit, health, parent, place, queues, up};
+use crate::{audit, dead_letters, health, parent, place, queues, up};
 
 /// How long `health` waits for the answer.
 const HEALTH_WITHIN: Duration = Duration::from_secs(3);
@@ -60,6 +60,17 @@ enum Command {
         #[command(flatten)]
         stack: Stack,
     },
+    /// Look at messages that nobody could handle, mend them, send them back
+    DeadLetters {
+        /// The broker [default: as the running stack says, else its usual address]
+        #[arg(long, env = "BROKER_URL", global = true)]
+        broker: Option<String>,
+        /// What to do
+        #[command(subcommand)]
+        command: dead_letters::Command,
+        #[command(flatten)]
+        stack: Stack,
+    },
     /// Check that all books balance; exits with 1 when they don't
     Audit {
         /// Whom to ask; by default as the running stack says, else at the usual addresses
@@ -68,6 +79,9 @@ enum Command {
         /// How long to wait for orders that are still on their way
         #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
         wait: Duration,
+        /// How the verdict looks
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
         #[command(flatten)]
         stack: Stack,
     },
@@ -95,15 +109,25 @@ enum Command {
     PaymentService(payment_service::Cli),
     /// Run notification-service alone
     NotificationService(notification_service::Cli),
-    /// Run one invoice-worker alone
+    /// Run invoice-worker alone
     InvoiceWorker(invoice_worker::Cli),
+}
+
+/// How an answer looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON document, for scripts.
+    Json,
 }
 
 /// Names a running stack.
 #[derive(Debug, clap::Args)]
 struct Stack {
     /// The folder of the running stack
-    #[arg(long, env = "ORDERFLOW_DATA_DIR", default_value = DATA_DIR_DEFAULT)]
+    #[arg(long, env = "ORDERFLOW_DATA_DIR", default_value = DATA_DIR_DEFAULT, global = true)]
     data_dir: PathBuf,
 }
 
@@ -116,8 +140,8 @@ impl Stack {
 /// Names a part of a running stack.
 #[derive(Debug, clap::Args)]
 struct StackPart {
-    /// Which part
-    part: Part,
+    /// Which part, such as payment-service or payment-service-2
+    part: Instance,
     #[command(flatten)]
     stack: Stack,
 }
@@ -156,7 +180,13 @@ async fn execute(command: Command) -> ExitCode {
             let url = stack.whereabouts().await.url(Part::Broker, broker);
             exit(queues::ask(&url).await.map(|queues| say(&queues::table(&queues))))
         }
-        Command::Audit { told, wait, stack } => check_books(&stack.whereabouts().await.addresses(told), wait).await,
+        Command::DeadLetters { broker, command, stack } => {
+            let url = stack.whereabouts().await.url(Part::Broker, broker);
+            exit(dead_letters::execute(command, &url).await)
+        }
+        Command::Audit { told, wait, output, stack } => {
+            check_books(&stack.whereabouts().await.addresses(told), wait, output).await
+        }
         Command::Health { part, address, stack } => {
             let address = match address {
                 Some(address) => address,
@@ -208,11 +238,14 @@ async fn place_orders(url: &str, config: &place::Config) -> Result<(), audit::Er
     placed
 }
 
-async fn check_books(addresses: &audit::Addresses, wait: Duration) -> ExitCode {
+async fn check_books(addresses: &audit::Addresses, wait: Duration, output: Output) -> ExitCode {
     match audit::run(addresses, wait).await {
         Ok(verdict) => {
-            say(&verdict.table());
-            if verdict.mismatches.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            match output {
+                Output::Text => say(&verdict.table()),
+                Output::Json => say(&format!("{:#}", verdict.json())),
+            }
+            if verdict.is_balanced() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => failed(&error),
     }

@@ -3,11 +3,13 @@
 //!
 //! - [`main()`] is the command line; each command has its module.
 //! - [`up`] runs the stack; [`acquirer`] is the simulated card processor outside it.
-//! - [`place`] orders, [`queues`] looks at the broker, [`audit`] checks the books, [`health`] asks one part.
+//! - [`place`] orders, [`queues`] looks at the broker, [`audit`] checks the books, [`health`] asks one part,
+//!   [`dead_letters`] looks at, mends and sends back what nobody could handle.
 
 pub mod acquirer;
 pub mod audit;
 mod cli;
+pub mod dead_letters;
 pub mod health;
 mod parent;
 mod part;
@@ -18,4 +20,4 @@ pub mod up;
 mod whereabouts;
 
 pub use cli::main;
-pub use part::Part;
+pub use part::{INSTANCES_MAX, Instance, Part, UnknownInstance};

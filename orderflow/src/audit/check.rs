@@ -1,8 +1,13 @@
 //! The sums. A pure function: books in, verdict out.
+//!
+//! Whether an outbox holds something back needs no question of its own: each event has an effect that is counted here (a
+//! payment, a notification, an invoice, a change of the order), so an event that waits is an effect that is missing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::books::{Books, Kind, Money, Order, OrderState, Outcome, Payment};
+use serde::Serialize;
+
+use super::books::{Books, Charge, ChargeState, Kind, Money, Order, OrderState, Outcome, Payment};
 
 /// What the books add up to.
 #[derive(Clone, Debug, Default)]
@@ -13,8 +18,8 @@ pub struct Verdict {
     pub mismatches: Vec<Mismatch>,
 }
 
-/// The figures of a verdict.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The figures of a verdict. The first is the sum of those up to `dead_lettered`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Sums {
     /// Orders that order-service has.
     pub accepted: usize,
@@ -22,30 +27,54 @@ pub struct Sums {
     pub paid: usize,
     /// Of these, declined.
     pub declined: usize,
-    /// Of these, waiting for their payment.
+    /// Of these, cancelled before they were paid.
+    pub cancelled: usize,
+    /// Of these, paid and given back.
+    pub refunded: usize,
+    /// Of these, on their way: waiting for their payment or for their refund.
     pub pending: usize,
+    /// Of these, on their way, but stopped: a message about them is a dead letter.
+    pub dead_lettered: usize,
     /// What the paid orders cost, by currency.
     pub paid_minor: BTreeMap<String, i128>,
-    /// Charges at the acquirer that took money.
+    /// Charges at the acquirer that took money, whether it went back or not.
     pub captured: usize,
     /// What they took, by currency.
     pub captured_minor: BTreeMap<String, i128>,
-    /// Charges that the acquirer refused.
+    /// Charges whose money went back.
+    pub refunds: usize,
+    /// What went back, by currency.
+    pub refunded_minor: BTreeMap<String, i128>,
+    /// Charges that took nothing.
     pub refused: usize,
     /// Notifications of all customers.
     pub notifications: usize,
+    /// Invoices.
+    pub invoices: usize,
     /// Messages that wait for an operator.
-    pub dead_letters: u64,
+    pub dead_letters: usize,
+    /// Messages that wait in the queues of the suite.
+    pub queued: u64,
 }
 
 /// One thing that does not fit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum Mismatch {
     /// The order has not reached its end.
-    #[error("order {order} still waits for its payment")]
+    #[error("order {order} still waits for its {what}")]
     Pending {
         /// Which order.
         order: String,
+        /// What it waits for.
+        what: &'static str,
+    },
+    /// A message about an order could not be handled.
+    #[error("order {order} has a dead letter: {reason}")]
+    DeadLetter {
+        /// Which order; empty if that can't be told.
+        order: String,
+        /// Why it could not be handled.
+        reason: String,
     },
     /// The order counts as paid, yet the acquirer took no money for it.
     #[error("order {order} is paid, but the acquirer has no charge for it")]
@@ -71,9 +100,29 @@ pub enum Mismatch {
         /// What was taken.
         charged: Money,
     },
-    /// The acquirer took money for what is no paid order.
-    #[error("charge {charge} took money for order {order}, which is not paid")]
+    /// The acquirer keeps money for what is no paid order.
+    #[error(
+        "charge {charge} took money for order {order}, which is not paid, and {kept_minor} of it was not given back"
+    )]
     ChargedUnpaid {
+        /// Which order.
+        order: String,
+        /// Which charge.
+        charge: String,
+        /// What is still taken, in minor units.
+        kept_minor: i64,
+    },
+    /// Money of a paid order went back.
+    #[error("order {order} is paid, but {refunded_minor} of its money went back")]
+    RefundedPaid {
+        /// Which order.
+        order: String,
+        /// How much, in minor units.
+        refunded_minor: i64,
+    },
+    /// The acquirer holds money that was neither taken nor let go.
+    #[error("charge {charge} holds money for order {order}, neither taken nor let go")]
+    Held {
         /// Which order.
         order: String,
         /// Which charge.
@@ -107,31 +156,62 @@ pub enum Mismatch {
         /// The first number that does not follow.
         number: i64,
     },
+    /// A paid order has no invoice, more than one, or another one; or an order that was never paid has one.
+    #[error("order {order} and its invoice disagree: {details}")]
+    Invoice {
+        /// Which order.
+        order: String,
+        /// In which way.
+        details: String,
+    },
+    /// Two orders have one invoice number, or a number is left out.
+    #[error("the invoices are not numbered without gaps: {number} is missing or doubled")]
+    InvoiceNumbers {
+        /// The first number that does not follow.
+        number: String,
+    },
+    /// Work waits in a queue.
+    #[error("{messages} message(s) wait in {queue}")]
+    Queued {
+        /// Which queue.
+        queue: String,
+        /// How many.
+        messages: u64,
+    },
 }
 
 /// Checks all books against each other. The acquirer's ledger is the truth about money.
 pub fn check(books: &Books) -> Verdict {
     let mut verdict = Verdict { sums: sums(books), mismatches: Vec::new() };
     let found = &mut verdict.mismatches;
-    let charges = by_order(&books.charges);
-    let payments = by_order(&books.payments);
+    let charges = by_order(&books.charges, |charge| &charge.order);
+    let payments = by_order(&books.payments, |payment| &payment.order);
     let mut notified: HashMap<(&str, Kind), usize> = HashMap::new();
     for notification in &books.notifications {
         *notified.entry((&notification.order, notification.kind)).or_default() += 1;
     }
     for order in &books.orders {
-        if order.state == OrderState::Pending {
-            found.push(Mismatch::Pending { order: order.id.clone() });
-            continue;
+        let charges = charges.get(order.id.as_str()).map(Vec::as_slice).unwrap_or_default();
+        let payments = payments.get(order.id.as_str()).map(Vec::as_slice).unwrap_or_default();
+        match order.state {
+            OrderState::Pending => found.push(Mismatch::Pending { order: order.id.clone(), what: "payment" }),
+            OrderState::RefundPending => found.push(Mismatch::Pending { order: order.id.clone(), what: "refund" }),
+            _ => {
+                check_charges(order, charges, found);
+                check_payment(order, payments, charges, found);
+                check_notifications(order, payments, &notified, found);
+            }
         }
-        let none = Vec::new();
-        let charges = charges.get(order.id.as_str()).unwrap_or(&none);
-        check_charges(order, charges, found);
-        check_payment(order, payments.get(order.id.as_str()).unwrap_or(&none), charges, found);
-        check_notifications(order, &notified, found);
     }
     check_strays(books, found);
     check_numbers(books, found);
+    super::invoices::check(books, found);
+    for letter in &books.dead_letters {
+        found.push(Mismatch::DeadLetter { order: letter.order.clone(), reason: letter.reason.clone() });
+    }
+    for queue in books.queues.iter().filter(|queue| queue.messages > 0) {
+        found.push(Mismatch::Queued { queue: queue.name.clone(), messages: queue.messages });
+    }
     found.sort();
     verdict
 }
@@ -140,26 +220,39 @@ fn sums(books: &Books) -> Sums {
     let mut sums = Sums {
         accepted: books.orders.len(),
         notifications: books.notifications.len(),
-        dead_letters: books.dead_letters,
+        invoices: books.invoices.len(),
+        dead_letters: books.dead_letters.len(),
+        queued: books.queues.iter().map(|queue| queue.messages).sum(),
         ..Sums::default()
     };
+    let stopped: BTreeSet<&str> = books.dead_letters.iter().map(|letter| letter.order.as_str()).collect();
     for order in &books.orders {
-        match order.state {
-            OrderState::Pending => sums.pending += 1,
-            OrderState::Declined(_) => sums.declined += 1,
-            OrderState::Paid => {
-                sums.paid += 1;
-                add(&mut sums.paid_minor, &order.total);
+        let count = match order.state {
+            OrderState::Pending | OrderState::RefundPending if stopped.contains(order.id.as_str()) => {
+                &mut sums.dead_lettered
             }
+            OrderState::Pending | OrderState::RefundPending => &mut sums.pending,
+            OrderState::Declined(_) => &mut sums.declined,
+            OrderState::Cancelled => &mut sums.cancelled,
+            OrderState::Refunded => &mut sums.refunded,
+            OrderState::Paid => &mut sums.paid,
+        };
+        *count += 1;
+        if order.state == OrderState::Paid {
+            add(&mut sums.paid_minor, &order.total);
         }
     }
     for charge in &books.charges {
-        match charge.outcome {
-            Outcome::Declined(_) => sums.refused += 1,
-            Outcome::Captured(_) => {
-                sums.captured += 1;
-                add(&mut sums.captured_minor, &charge.amount);
-            }
+        if !took_money(charge) {
+            sums.refused += usize::from(charge.state == ChargeState::Nothing);
+            continue;
+        }
+        sums.captured += 1;
+        add(&mut sums.captured_minor, &charge.amount);
+        if charge.refunded_minor > 0 {
+            sums.refunds += 1;
+            let refunded = Money { amount_minor: charge.refunded_minor, ..charge.amount.clone() };
+            add(&mut sums.refunded_minor, &refunded);
         }
     }
     sums
@@ -169,46 +262,54 @@ fn add(sums: &mut BTreeMap<String, i128>, money: &Money) {
     *sums.entry(money.currency.clone()).or_default() += i128::from(money.amount_minor);
 }
 
-fn by_order(payments: &[Payment]) -> HashMap<&str, Vec<&Payment>> {
-    let mut map: HashMap<&str, Vec<&Payment>> = HashMap::new();
-    for payment in payments {
-        map.entry(&payment.order).or_default().push(payment);
+fn by_order<T>(entries: &[T], order: impl Fn(&T) -> &String) -> HashMap<&str, Vec<&T>> {
+    let mut map: HashMap<&str, Vec<&T>> = HashMap::new();
+    for entry in entries {
+        map.entry(order(entry)).or_default().push(entry);
     }
     map
 }
 
-fn charge_id(payment: &Payment) -> Option<&str> {
-    match &payment.outcome {
-        Outcome::Captured(id) => Some(id),
-        Outcome::Declined(_) => None,
-    }
+fn took_money(charge: &Charge) -> bool {
+    matches!(charge.state, ChargeState::Captured | ChargeState::Refunded)
 }
 
-/// A paid order has one charge over its total; any other has none.
-fn check_charges(order: &Order, charges: &[&Payment], found: &mut Vec<Mismatch>) {
+/// What of a charge's money is still taken, in minor units.
+fn kept_minor(charge: &Charge) -> i64 {
+    if took_money(charge) { charge.amount.amount_minor - charge.refunded_minor } else { 0 }
+}
+
+/// A paid order has one charge over its total, of which nothing went back; of any other all that was taken went back.
+fn check_charges(order: &Order, charges: &[&Charge], found: &mut Vec<Mismatch>) {
     let id = || order.id.clone();
-    let captured: Vec<(&Payment, &str)> =
-        charges.iter().filter_map(|charge| Some((*charge, charge_id(charge)?))).collect();
+    for charge in charges.iter().filter(|charge| charge.state == ChargeState::Held) {
+        found.push(Mismatch::Held { order: id(), charge: charge.id.clone() });
+    }
+    let captured: Vec<&Charge> = charges.iter().copied().filter(|charge| took_money(charge)).collect();
     if order.state != OrderState::Paid {
-        found.extend(
-            captured.iter().map(|(_, charge)| Mismatch::ChargedUnpaid { order: id(), charge: (*charge).into() }),
-        );
-        return;
+        for charge in captured.iter().filter(|charge| kept_minor(charge) != 0) {
+            let kept_minor = kept_minor(charge);
+            found.push(Mismatch::ChargedUnpaid { order: id(), charge: charge.id.clone(), kept_minor });
+        }
     }
     match captured[..] {
-        [] => found.push(Mismatch::NotCharged { order: id() }),
-        [(charge, _)] if charge.amount == order.total => {}
-        [(charge, _)] => found.push(Mismatch::OtherAmount {
+        [] if order.state.was_paid() => found.push(Mismatch::NotCharged { order: id() }),
+        [] => {}
+        [charge] if charge.amount != order.total => found.push(Mismatch::OtherAmount {
             order: id(),
             total: order.total.clone(),
             charged: charge.amount.clone(),
         }),
+        [charge] if order.state == OrderState::Paid && charge.refunded_minor != 0 => {
+            found.push(Mismatch::RefundedPaid { order: id(), refunded_minor: charge.refunded_minor });
+        }
+        [_] => {}
         _ => found.push(Mismatch::ChargedRepeatedly { order: id(), times: captured.len() }),
     }
 }
 
 /// payment-service has one payment for each order, and tells of it what the order and the ledger tell.
-fn check_payment(order: &Order, payments: &[&Payment], charges: &[&Payment], found: &mut Vec<Mismatch>) {
+fn check_payment(order: &Order, payments: &[&Payment], charges: &[&Charge], found: &mut Vec<Mismatch>) {
     let mut disagree = |details: String| found.push(Mismatch::OtherPayment { order: order.id.clone(), details });
     let [payment] = payments else {
         return disagree(format!("it has {} payments", payments.len()));
@@ -218,23 +319,34 @@ fn check_payment(order: &Order, payments: &[&Payment], charges: &[&Payment], fou
     }
     match (&payment.outcome, &order.state) {
         (Outcome::Captured(id), OrderState::Paid) => {
-            if !charges.iter().any(|charge| charge_id(charge) == Some(id)) {
+            if !charges.iter().any(|charge| took_money(charge) && charge.id == *id) {
                 disagree(format!("the acquirer does not know its charge {id}"));
             }
         }
         (Outcome::Declined(reason), OrderState::Declined(told)) if reason == told => {}
+        (Outcome::Refunded, OrderState::Refunded | OrderState::Cancelled) => {}
+        (Outcome::Voided | Outcome::Declined(_), OrderState::Cancelled) => {}
         (outcome, state) => disagree(format!("it says {outcome:?}, the order {state:?}")),
     }
 }
 
 /// Each step of an order is told once, and nothing is told that did not happen.
-fn check_notifications(order: &Order, notified: &HashMap<(&str, Kind), usize>, found: &mut Vec<Mismatch>) {
-    let paid = usize::from(order.state == OrderState::Paid);
+fn check_notifications(
+    order: &Order,
+    payments: &[&Payment],
+    notified: &HashMap<(&str, Kind), usize>,
+    found: &mut Vec<Mismatch>,
+) {
+    let [payment] = payments else { return };
+    let was_paid = usize::from(order.state.was_paid());
     for (kind, expected) in [
         (Kind::OrderReceived, 1),
-        (Kind::PaymentCaptured, paid),
-        (Kind::OrderConfirmed, paid),
-        (Kind::PaymentDeclined, 1 - paid),
+        (Kind::PaymentCaptured, usize::from(payment.capture_told)),
+        (Kind::PaymentDeclined, payment.declines),
+        (Kind::OrderConfirmed, was_paid),
+        (Kind::OrderCancelled, usize::from(order.state == OrderState::Cancelled)),
+        (Kind::PaymentRefunded, usize::from(payment.outcome == Outcome::Refunded)),
+        (Kind::InvoiceReady, was_paid),
     ] {
         let count = notified.get(&(order.id.as_str(), kind)).copied().unwrap_or_default();
         if count != expected {
@@ -243,14 +355,15 @@ fn check_notifications(order: &Order, notified: &HashMap<(&str, Kind), usize>, f
     }
 }
 
-/// Money that was taken for an order that nobody accepted.
+/// Money that is kept for an order that nobody accepted.
 fn check_strays(books: &Books, found: &mut Vec<Mismatch>) {
-    let known: HashMap<&str, &Order> = books.orders.iter().map(|order| (order.id.as_str(), order)).collect();
-    for charge in &books.charges {
-        if let Some(id) = charge_id(charge)
-            && !known.contains_key(charge.order.as_str())
-        {
-            found.push(Mismatch::ChargedUnpaid { order: charge.order.clone(), charge: id.to_owned() });
+    let known: BTreeSet<&str> = books.orders.iter().map(|order| order.id.as_str()).collect();
+    for charge in books.charges.iter().filter(|charge| !known.contains(charge.order.as_str())) {
+        let (order, id, kept_minor) = (charge.order.clone(), charge.id.clone(), kept_minor(charge));
+        if kept_minor != 0 {
+            found.push(Mismatch::ChargedUnpaid { order, charge: id, kept_minor });
+        } else if charge.state == ChargeState::Held {
+            found.push(Mismatch::Held { order, charge: id });
         }
     }
 }
@@ -269,145 +382,4 @@ fn check_numbers(books: &Books, found: &mut Vec<Mismatch>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::audit::books::Notification;
-
-    fn eur(amount_minor: i64) -> Money {
-        Money { currency: "EUR".into(), amount_minor }
-    }
-
-    fn payment(order: &str, amount_minor: i64, outcome: Outcome) -> Payment {
-        Payment { order: order.into(), amount: eur(amount_minor), outcome }
-    }
-
-    fn captured(id: &str) -> Outcome {
-        Outcome::Captured(id.into())
-    }
-
-    fn told(number: i64, order: &str, kind: Kind) -> Notification {
-        Notification { customer: "alice".into(), number, order: order.into(), kind }
-    }
-
-    fn order(id: &str, state: OrderState) -> Order {
-        Order { id: id.into(), customer: "alice".into(), total: eur(1299), state }
-    }
-
-    /// One paid and one declined order, with everything that belongs to them.
-    fn balanced() -> Books {
-        let refused = || Outcome::Declined("stolen_card".into());
-        Books {
-            orders: vec![order("a", OrderState::Paid), order("b", OrderState::Declined("stolen_card".into()))],
-            payments: vec![payment("a", 1299, captured("ch_1")), payment("b", 1299, refused())],
-            charges: vec![payment("a", 1299, captured("ch_1")), payment("b", 1299, refused())],
-            notifications: vec![
-                told(1, "a", Kind::OrderReceived),
-                told(2, "b", Kind::OrderReceived),
-                told(3, "a", Kind::PaymentCaptured),
-                told(4, "a", Kind::OrderConfirmed),
-                told(5, "b", Kind::PaymentDeclined),
-            ],
-            dead_letters: 0,
-        }
-    }
-
-    /// Spoils balanced books and says what is found then.
-    fn found(spoil: impl FnOnce(&mut Books)) -> Vec<Mismatch> {
-        let mut books = balanced();
-        spoil(&mut books);
-        check(&books).mismatches
-    }
-
-    #[test]
-    fn balanced_books_have_no_mismatch_and_the_right_sums() {
-        let verdict = check(&balanced());
-        assert_eq!(verdict.mismatches, []);
-        let minor = BTreeMap::from([("EUR".to_owned(), 1299)]);
-        let sums = Sums {
-            accepted: 2,
-            paid: 1,
-            declined: 1,
-            paid_minor: minor.clone(),
-            captured: 1,
-            captured_minor: minor,
-            refused: 1,
-            notifications: 5,
-            ..Sums::default()
-        };
-        assert_eq!(verdict.sums, sums);
-    }
-
-    #[test]
-    fn a_waiting_order_is_named_and_nothing_else_of_it() {
-        let mismatches = found(|books| books.orders[0].state = OrderState::Pending);
-        assert_eq!(mismatches, [Mismatch::Pending { order: "a".into() }]);
-    }
-
-    #[test]
-    fn a_paid_order_without_a_charge_is_named() {
-        let mismatches = found(|books| drop(books.charges.remove(0)));
-        assert!(mismatches.contains(&Mismatch::NotCharged { order: "a".into() }), "{mismatches:?}");
-    }
-
-    #[test]
-    fn a_second_charge_is_named() {
-        let mismatches = found(|books| books.charges.push(payment("a", 1299, captured("ch_2"))));
-        assert_eq!(mismatches, [Mismatch::ChargedRepeatedly { order: "a".into(), times: 2 }]);
-    }
-
-    #[test]
-    fn a_charge_over_another_amount_or_currency_is_named() {
-        for charged in [eur(1298), Money { currency: "USD".into(), amount_minor: 1299 }] {
-            let mismatches = found(|books| books.charges[0].amount = charged.clone());
-            assert_eq!(mismatches, [Mismatch::OtherAmount { order: "a".into(), total: eur(1299), charged }]);
-        }
-    }
-
-    #[test]
-    fn money_taken_for_a_declined_or_unknown_order_is_named() {
-        for order in ["b", "nobody's"] {
-            let mismatches = found(|books| books.charges.push(payment(order, 1, captured("ch_9"))));
-            assert_eq!(mismatches, [Mismatch::ChargedUnpaid { order: order.into(), charge: "ch_9".into() }]);
-        }
-    }
-
-    #[test]
-    fn a_payment_that_is_missing_doubled_or_different_is_named() {
-        let spoils: [fn(&mut Books); 6] = [
-            |books| drop(books.payments.remove(0)),
-            |books| books.payments.push(books.payments[0].clone()),
-            |books| books.payments[0].amount.amount_minor += 1,
-            |books| books.payments[0].outcome = captured("ch_2"),
-            |books| books.payments[0].outcome = Outcome::Declined("stolen_card".into()),
-            |books| books.payments[1].outcome = Outcome::Declined("other".into()),
-        ];
-        for (case, spoil) in spoils.into_iter().enumerate() {
-            let mismatches = found(spoil);
-            assert!(matches!(mismatches[..], [Mismatch::OtherPayment { .. }]), "case {case}: {mismatches:?}");
-        }
-    }
-
-    #[test]
-    fn a_notification_that_is_missing_doubled_or_wrong_is_named() {
-        let named = |mismatches: &[Mismatch], kind, expected, count| {
-            mismatches.iter().any(|mismatch| {
-                matches!(mismatch, Mismatch::Notifications { kind: k, expected: e, found: f, .. }
-                    if (*k, *e, *f) == (kind, expected, count))
-            })
-        };
-        for index in 0..balanced().notifications.len() {
-            let kind = balanced().notifications[index].kind;
-            assert!(named(&found(|books| drop(books.notifications.remove(index))), kind, 1, 0), "{kind:?} missing");
-            let doubled = found(|books| books.notifications.push(books.notifications[index].clone()));
-            assert!(named(&doubled, kind, 1, 2), "{kind:?} doubled");
-        }
-        let wrong = found(|books| books.notifications.push(told(6, "a", Kind::PaymentDeclined)));
-        assert!(named(&wrong, Kind::PaymentDeclined, 0, 1), "{wrong:?}");
-    }
-
-    #[test]
-    fn a_gap_in_a_customers_numbers_is_named() {
-        let mismatches = found(|books| books.notifications[4].number = 6);
-        assert_eq!(mismatches, [Mismatch::NumberGap { customer: "alice".into(), number: 6 }]);
-    }
-}
+mod tests;

@@ -2,6 +2,8 @@
 
 mod books;
 mod check;
+mod invoices;
+mod read;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -9,9 +11,12 @@ use std::time::Duration;
 
 use tokio::time::{self, Instant};
 
-pub(crate) use self::books::channel;
-pub use self::books::{Books, Error, Kind, Money, Notification, Order, OrderState, Outcome, Payment};
+pub use self::books::{
+    Books, Charge, ChargeState, DeadLetter, Error, Invoice, Kind, Money, Notification, Order, OrderState, Outcome,
+    Payment, Queue,
+};
 pub use self::check::{Mismatch, Sums, Verdict, check};
+pub(crate) use self::read::channel;
 
 /// How often the books are read while waiting for them to balance.
 const READ_EVERY: Duration = Duration::from_millis(250);
@@ -40,7 +45,7 @@ pub async fn run(addresses: &Addresses, wait: Duration) -> Result<Verdict, Error
     let deadline = Instant::now() + wait;
     loop {
         let verdict = Books::read(addresses).await.map(|books| check(&books));
-        let balanced = verdict.as_ref().is_ok_and(|verdict| verdict.mismatches.is_empty());
+        let balanced = verdict.as_ref().is_ok_and(Verdict::is_balanced);
         if balanced || Instant::now() + READ_EVERY > deadline {
             return verdict;
         }
@@ -49,22 +54,33 @@ pub async fn run(addresses: &Addresses, wait: Duration) -> Result<Verdict, Error
 }
 
 impl Verdict {
+    /// Whether everything fits.
+    pub fn is_balanced(&self) -> bool {
+        self.mismatches.is_empty()
+    }
+
     /// The verdict as text for people: figures, then what does not fit.
     pub fn table(&self) -> String {
-        let Sums { accepted, paid, declined, pending, captured, refused, notifications, dead_letters, .. } = self.sums;
+        let sums = &self.sums;
         let mut text = String::new();
         for (what, count, amounts) in [
-            ("orders accepted", accepted, String::new()),
-            ("  paid", paid, amounts(&self.sums.paid_minor)),
-            ("  declined", declined, String::new()),
-            ("  pending", pending, String::new()),
-            ("charges captured", captured, amounts(&self.sums.captured_minor)),
-            ("charges refused", refused, String::new()),
-            ("notifications", notifications, String::new()),
+            ("orders accepted", sums.accepted, String::new()),
+            ("  paid", sums.paid, amounts(&sums.paid_minor)),
+            ("  declined", sums.declined, String::new()),
+            ("  cancelled", sums.cancelled, String::new()),
+            ("  refunded", sums.refunded, String::new()),
+            ("  pending", sums.pending, String::new()),
+            ("  dead-lettered", sums.dead_lettered, String::new()),
+            ("charges captured", sums.captured, amounts(&sums.captured_minor)),
+            ("charges refunded", sums.refunds, amounts(&sums.refunded_minor)),
+            ("charges refused", sums.refused, String::new()),
+            ("notifications", sums.notifications, String::new()),
+            ("invoices", sums.invoices, String::new()),
+            ("dead letters", sums.dead_letters, String::new()),
         ] {
             let _ = writeln!(text, "{}", format!("{what:<20}{count:>9}  {amounts}").trim_end());
         }
-        let _ = writeln!(text, "{:<20}{dead_letters:>9}\n", "dead letters");
+        let _ = writeln!(text, "{:<20}{:>9}\n", "waiting in queues", sums.queued);
         for mismatch in self.mismatches.iter().take(MISMATCHES_PRINTED_MAX) {
             let _ = writeln!(text, "mismatch: {mismatch}");
         }
@@ -75,6 +91,12 @@ impl Verdict {
             }
         }
         text
+    }
+
+    /// The verdict as one JSON document for scripts, with every mismatch.
+    pub fn json(&self) -> serde_json::Value {
+        let mismatches: Vec<String> = self.mismatches.iter().map(ToString::to_string).collect();
+        serde_json::json!({ "balanced": self.is_balanced(), "sums": self.sums, "mismatches": mismatches })
     }
 }
 
