@@ -34,11 +34,18 @@ pub(crate) struct Stack {
 impl Stack {
     /// Starts a stack in a new folder and waits until it says that it is ready.
     pub(crate) async fn start() -> Self {
-        Self::start_in(Arc::new(TempDir::new().unwrap()), Part::ALL.into_iter().zip(free_ports()).collect()).await
+        Self::start_with(&[]).await
     }
 
-    async fn start_in(folder: Arc<TempDir>, ports: BTreeMap<Part, u16>) -> Self {
-        let mut runner = up(folder.path(), &ports).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    /// Starts a stack with more flags.
+    pub(crate) async fn start_with(flags: &[&str]) -> Self {
+        let ports = Part::ALL.into_iter().zip(free_ports()).collect();
+        Self::start_in(Arc::new(TempDir::new().unwrap()), ports, flags).await
+    }
+
+    async fn start_in(folder: Arc<TempDir>, ports: BTreeMap<Part, u16>, flags: &[&str]) -> Self {
+        let mut command = up(folder.path(), &ports);
+        let mut runner = command.args(flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = Arc::new(Mutex::new(Vec::new()));
         collect(runner.stdout.take().unwrap(), &output);
         collect(runner.stderr.take().unwrap(), &output);
@@ -51,7 +58,7 @@ impl Stack {
     pub(crate) async fn again(self) -> Self {
         let Self { folder, ports, mut runner, .. } = self;
         assert!(runner.try_wait().unwrap().is_some(), "the runner still runs");
-        Self::start_in(folder, ports).await
+        Self::start_in(folder, ports, &[]).await
     }
 
     /// Waits for a line of the runner's output.
@@ -182,19 +189,22 @@ pub(crate) fn up(folder: &Path, ports: &BTreeMap<Part, u16>) -> Command {
     command
 }
 
+/// Ports that are left free behind each stack, for further instances of its parts.
+const PORTS_SPARE: u16 = 20;
+
 /// One port for each part. They lie below the range from which the system takes ports for outgoing connections: a part
 /// that is down must find its port free when it comes back.
 pub(crate) fn free_ports() -> [u16; Part::ALL.len()] {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 10_000 + u16::try_from(std::process::id() % 200).unwrap() * 100;
-    Part::ALL.map(|_| {
-        loop {
-            let port = base + NEXT.fetch_add(1, Ordering::SeqCst);
-            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-                return port;
-            }
+    let parts = u16::try_from(Part::ALL.len()).unwrap();
+    let base = 10_000 + u16::try_from(std::process::id() % 20).unwrap() * 1_000;
+    loop {
+        let first = base + NEXT.fetch_add(parts + PORTS_SPARE, Ordering::SeqCst);
+        let ports = std::array::from_fn(|part| first + u16::try_from(part).unwrap());
+        if ports.iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()) {
+            return ports;
         }
-    })
+    }
 }
 
 pub(crate) fn signal_process(pid: u32, signal: Signal) {

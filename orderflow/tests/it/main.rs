@@ -5,6 +5,7 @@
 
 mod acquirer;
 mod acquirer_changes;
+mod failures;
 mod flow;
 mod harness;
 mod payment;
