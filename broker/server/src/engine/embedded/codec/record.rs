@@ -192,7 +192,7 @@ pub(in crate::engine::embedded) fn decode_record(payload: &[u8]) -> Result<Optio
         }
         Fact::SubscriptionDeleted(id) => Record::SubscriptionDeleted { id: SubscriptionId(id) },
         Fact::Published(Published { topic, messages }) => {
-            let messages = messages.ok_or(CodecError::Field("messages"))?;
+            let messages = numbered(messages)?;
             let count = u32::try_from(messages.bodies.len()).map_err(|_| CodecError::Field("messages"))?;
             let (first, time) = (Seq(messages.first), Time(messages.time_ms));
             let (bytes, filtered) = (size(&messages.bodies), filtered_of(&messages)?);
@@ -209,7 +209,7 @@ pub(in crate::engine::embedded) fn decode_record(payload: &[u8]) -> Result<Optio
             reason: fail_reason_of(reason)?,
         },
         Fact::Forwarded(Forwarded { subscription, seq, to, messages, source_bytes }) => {
-            let messages = messages.ok_or(CodecError::Field("messages"))?;
+            let messages = single(messages)?;
             Record::Forwarded {
                 subscription: SubscriptionId(subscription),
                 seq: Seq(seq),
@@ -222,7 +222,7 @@ pub(in crate::engine::embedded) fn decode_record(payload: &[u8]) -> Result<Optio
             }
         }
         Fact::Redriven(Redriven { subscription, seq, source_bytes, target, to, messages }) => {
-            let messages = messages.ok_or(CodecError::Field("messages"))?;
+            let messages = single(messages)?;
             Record::Redriven {
                 subscription: SubscriptionId(subscription),
                 seq: Seq(seq),
@@ -236,6 +236,20 @@ pub(in crate::engine::embedded) fn decode_record(payload: &[u8]) -> Result<Optio
         }
         Fact::Carried(_) => return Ok(None),
     }))
+}
+
+/// Messages of a publication: at least one, with numbers that there are.
+fn numbered(messages: Option<Messages>) -> Result<Messages, CodecError> {
+    let has_numbers = |messages: &Messages| {
+        let after = messages.first.checked_add(messages.bodies.len() as u64);
+        messages.first > 0 && !messages.bodies.is_empty() && after.is_some()
+    };
+    messages.filter(has_numbers).ok_or(CodecError::Field("messages"))
+}
+
+/// The one message that goes to another topic.
+fn single(messages: Option<Messages>) -> Result<Messages, CodecError> {
+    numbered(messages.filter(|messages| messages.bodies.len() == 1))
 }
 
 /// The messages that an entry holds.
@@ -593,6 +607,28 @@ mod tests {
             }
             assert!(decode_messages(&payload.into()).is_err());
         }
+    }
+
+    #[test]
+    fn a_publication_without_a_message_or_with_numbers_that_cannot_be_is_refused() {
+        let messages = |first, count| {
+            let bodies = vec![Bytes::from_static(b"body"); count];
+            Some(Messages { first, bodies, ..Default::default() })
+        };
+        let published = |messages| Fact::Published(Published { topic: 1, messages });
+        let forwarded = |messages| Fact::Forwarded(Forwarded { messages, ..Default::default() });
+        let redriven = |messages| Fact::Redriven(Redriven { messages, ..Default::default() });
+        let decode = |fact| decode_record(&versioned(&Entry { fact: Some(fact) }));
+        let refused = Err(CodecError::Field("messages"));
+        for (first, count) in [(1, 0), (0, 1), (u64::MAX, 1)] {
+            for fact in [published(messages(first, count)), forwarded(messages(first, count))] {
+                assert_eq!(decode(fact), refused, "{count} from {first}");
+            }
+            assert_eq!(decode(redriven(messages(first, count))), refused, "{count} from {first}");
+        }
+        assert_eq!(decode(forwarded(messages(1, 2))), refused);
+        assert_eq!(decode(redriven(messages(1, 2))), refused);
+        assert!(decode(published(messages(u64::MAX - 1, 1))).is_ok());
     }
 
     #[test]
