@@ -7,7 +7,8 @@ use std::{env, fs};
 use prost::Message;
 
 /// What is compiled; files that these import need no entry.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
+    "google/iam/v1/iam_policy.proto",
     "google/pubsub/v1/pubsub.proto",
     "orderflow/broker/v1/broker.proto",
     "orderflow/events/v1/events.proto",

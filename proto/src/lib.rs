@@ -11,12 +11,23 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// Packages below `google`, which others declared: only the comments are ours.
 #[allow(missing_docs, clippy::all, clippy::cast_possible_truncation, reason = "generated")]
 pub mod google {
+    /// Access policies.
+    pub mod iam {
+        /// Version 1.
+        pub mod v1 {
+            tonic::include_proto!("google.iam.v1");
+        }
+    }
     /// Google Cloud Pub/Sub.
     pub mod pubsub {
         /// Version 1: topics, subscriptions, snapshots and messages.
         pub mod v1 {
             tonic::include_proto!("google.pubsub.v1");
         }
+    }
+    /// Types that several packages use.
+    pub mod r#type {
+        tonic::include_proto!("google.r#type");
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::error::Error;
 use crate::filter::Filter;
 use crate::names::{SubscriptionName, TopicName};
+use crate::push::PushConfig;
 
 /// The shortest ack deadline of a subscription or stream, in milliseconds.
 pub const ACK_DEADLINE_MS_MIN: u32 = 10_000;
@@ -81,6 +82,8 @@ pub struct SubscriptionConfig {
     pub exactly_once: bool,
     /// After how long without activity it is deleted; none is never.
     pub expiration: Option<Expiration>,
+    /// Where its messages are pushed to; none waits for them to be pulled.
+    pub push: Option<PushConfig>,
 }
 
 impl SubscriptionConfig {
@@ -99,6 +102,7 @@ impl SubscriptionConfig {
             retention: Retention::default(),
             exactly_once: false,
             expiration: Some(Expiration::default()),
+            push: None,
         }
     }
 }

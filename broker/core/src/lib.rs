@@ -23,6 +23,8 @@ mod limits;
 mod meter;
 mod names;
 mod output;
+mod policy;
+mod push;
 mod queue;
 mod record;
 mod recovery;
@@ -50,6 +52,8 @@ pub use output::{
     AckOutcome, AckRef, Attach, CloseReason, ConsumerKind, Cut, DeadLetter, Delivery, Detach, Effect, Keeper,
     ModifyOutcome, Output, Published, RedriveOutcome,
 };
+pub use policy::{Policy, Resource, ResourceName};
+pub use push::{PUSH_ENDPOINT_BYTES_MAX, PushBody, PushConfig, PushVersion};
 pub use record::{FailReason, Filtered, Record, SeekTo, SeqRange};
 pub use recovery::Recovery;
 pub use snapshot::{Bookmark, Failure, Snapshot, SubscriptionSnapshot, TopicSnapshot};

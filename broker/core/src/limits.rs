@@ -8,6 +8,8 @@ pub const TOPICS_MAX: usize = 10_000;
 pub const SUBSCRIPTIONS_MAX: usize = 10_000;
 /// The most snapshots.
 pub const SNAPSHOTS_MAX: usize = 5_000;
+/// The largest access policy, in encoded bytes.
+pub const POLICY_BYTES_MAX: usize = 64 << 10;
 /// The most consumers of one subscription at a time.
 pub const CONSUMERS_MAX: usize = 10_000;
 /// The most messages of one subscription that may be out on a lease at a time.

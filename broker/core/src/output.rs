@@ -99,6 +99,8 @@ pub enum CloseReason {
     SubscriptionDeleted,
     /// Its subscription was cut off its topic.
     SubscriptionDetached,
+    /// Its subscription went from pull to push, back, or to another endpoint.
+    Switched,
 }
 
 /// What a consumer asks for.

@@ -3,6 +3,7 @@
 use crate::config::{Labels, SubscriptionConfig, TopicConfig};
 use crate::ids::{LeaseId, Seq, SubscriptionId, Time, TopicId};
 use crate::names::SnapshotName;
+use crate::policy::{Policy, Resource};
 
 /// A durable change. State changes by [`Record`]s only, live and in replay alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,6 +111,13 @@ pub enum Record {
     SnapshotDeleted {
         /// Which.
         name: SnapshotName,
+    },
+    /// A resource got another access policy.
+    PolicySet {
+        /// Which.
+        resource: Resource,
+        /// The policy as it is from now on.
+        policy: Policy,
     },
     /// A subscription was deleted, with all that it held.
     SubscriptionDeleted {

@@ -4,6 +4,7 @@ use crate::acked::AckedSet;
 use crate::config::{Labels, SubscriptionConfig, TopicConfig};
 use crate::ids::{LeaseId, Seq, SubscriptionId, Time, TopicId};
 use crate::names::SnapshotName;
+use crate::policy::{Policy, Resource};
 use crate::record::FailReason;
 use crate::view::Totals;
 
@@ -23,6 +24,10 @@ pub struct Snapshot {
     pub subscriptions: Vec<SubscriptionSnapshot>,
     /// What users call snapshots, by name.
     pub bookmarks: Vec<Bookmark>,
+    /// The access policies that were set.
+    pub policies: Vec<(Resource, Policy)>,
+    /// The highest revision that was ever given to a policy.
+    pub policy_revision_last: u64,
 }
 
 /// One topic in a [`Snapshot`].

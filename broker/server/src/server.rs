@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use axum::middleware;
 use orderflow_proto::DESCRIPTORS;
+use orderflow_proto::google::iam::v1::iam_policy_server::IamPolicyServer;
 use orderflow_proto::google::pubsub::v1::publisher_server::PublisherServer;
+use orderflow_proto::google::pubsub::v1::schema_service_server::SchemaServiceServer;
 use orderflow_proto::google::pubsub::v1::subscriber_server::SubscriberServer;
 use orderflow_proto::orderflow::broker::v1::broker_service_server::BrokerServiceServer;
 use tokio::net::TcpListener;
@@ -20,11 +22,11 @@ use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 
 use crate::connection::{CONNECTIONS_MAX, incoming};
-use crate::edge::{Inspector, Publisher, REQUEST_BYTES_MAX, Subscriber, with_rest};
+use crate::edge::{Iam, Inspector, Publisher, REQUEST_BYTES_MAX, Schemas, Subscriber, with_rest};
 use crate::engine::embedded::{self, Embedded, Failure, Running};
 use crate::metrics::{self, Page, Requests};
 use crate::topology::Topology;
-use crate::{Config, Error};
+use crate::{Config, Error, push};
 
 /// How long a stop waits for open requests before it cuts them off.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -38,7 +40,13 @@ const CALLS_PER_CONNECTION_MAX: u32 = 1_000;
 
 type PublisherService = PublisherServer<Publisher<Embedded>>;
 type SubscriberService = SubscriberServer<Subscriber<Embedded>>;
+type SchemasService = SchemaServiceServer<Schemas>;
+type IamService = IamPolicyServer<Iam<Embedded>>;
 type InspectorService = BrokerServiceServer<Inspector<Embedded>>;
+
+/// What reflection lists and health answers for.
+const SERVICES: [&str; 5] =
+    [PublisherService::NAME, SubscriberService::NAME, SchemasService::NAME, IamService::NAME, InspectorService::NAME];
 
 /// A broker that has recovered its data and bound its port, ready to [run](Self::run).
 #[derive(Debug)]
@@ -109,7 +117,7 @@ impl Broker {
             .add_routes(routes)
             .serve_with_incoming_shutdown(incoming(listener, CONNECTIONS_MAX), stop.clone().cancelled_owned());
         let mut server: JoinHandle<_> = tokio::spawn(server);
-        drop(engine);
+        let mut pushes = tokio::spawn(push::run(engine, stop.clone()));
         tracing::info!(%address, "The broker serves.");
 
         tokio::select! {
@@ -120,9 +128,10 @@ impl Broker {
         tracing::info!("The broker stops.");
         set_serving(&reporter, false).await;
         stop.cancel();
-        if tokio::time::timeout(STOP_GRACE, &mut server).await.is_err() {
+        if tokio::time::timeout(STOP_GRACE, async { tokio::join!(&mut server, &mut pushes) }).await.is_err() {
             tracing::warn!(grace_s = STOP_GRACE.as_secs(), "Cut off requests that did not end in time.");
             server.abort();
+            pushes.abort();
         }
         stop_engine.cancel();
         let outcome = engine_task.await;
@@ -172,11 +181,14 @@ fn routes(engine: &Embedded, stop: &CancellationToken) -> Routes {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .with_service_name(PublisherService::NAME)
-            .with_service_name(SubscriberService::NAME)
-            .with_service_name(InspectorService::NAME)
     };
-    let mut routes = Routes::default().add_service(publisher).add_service(subscriber).add_service(inspector);
+    let reflection = || SERVICES.into_iter().fold(reflection(), |builder, service| builder.with_service_name(service));
+    let mut routes = Routes::default()
+        .add_service(publisher)
+        .add_service(subscriber)
+        .add_service(SchemaServiceServer::new(Schemas))
+        .add_service(IamPolicyServer::new(Iam::new(engine.clone())))
+        .add_service(inspector);
     match reflection().build_v1() {
         Ok(service) => routes = routes.add_service(service),
         Err(error) => tracing::error!(%error, "Server reflection is not available."),
@@ -194,7 +206,7 @@ fn routes(engine: &Embedded, stop: &CancellationToken) -> Routes {
 async fn set_serving(reporter: &HealthReporter, is_serving: bool) {
     let status =
         if is_serving { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
-    for service in ["", PublisherService::NAME, SubscriberService::NAME, InspectorService::NAME] {
+    for service in SERVICES.into_iter().chain([""]) {
         reporter.set_service_status(service, status).await;
     }
 }

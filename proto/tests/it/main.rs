@@ -4,5 +4,6 @@
 
 mod codec;
 mod public_api;
+mod public_api_around;
 mod reflection;
 mod shape;

@@ -1,7 +1,8 @@
 //! The descriptors, as server reflection gives them out.
 
 use orderflow_proto::DESCRIPTORS;
-use orderflow_proto::google::pubsub::v1::{publisher_server, subscriber_server};
+use orderflow_proto::google::iam::v1::iam_policy_server;
+use orderflow_proto::google::pubsub::v1::{publisher_server, schema_service_server, subscriber_server};
 use orderflow_proto::orderflow::{broker, notification, order, payment};
 use prost::Message;
 use prost_types::FileDescriptorSet;
@@ -15,7 +16,9 @@ fn every_server_is_described() {
         .flat_map(|file| file.service.iter().map(|service| format!("{}.{}", file.package(), service.name())))
         .collect();
     for name in [
+        iam_policy_server::SERVICE_NAME,
         publisher_server::SERVICE_NAME,
+        schema_service_server::SERVICE_NAME,
         subscriber_server::SERVICE_NAME,
         broker::v1::broker_service_server::SERVICE_NAME,
         notification::v1::notification_service_server::SERVICE_NAME,

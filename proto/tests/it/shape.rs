@@ -1,4 +1,4 @@
-//! The declarations of `google.pubsub.v1` against the public API: a wrong number would drop what a client sends.
+//! The declarations below `google` against the public API: a wrong number would drop what a client sends.
 
 use std::collections::BTreeMap;
 
@@ -8,23 +8,33 @@ use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet};
 
 use crate::public_api::{ENUMS, MESSAGES, RPCS};
+use crate::public_api_around as around;
+
+const PUBSUB: [&str; 1] = ["google/pubsub/v1/pubsub.proto"];
 
 #[test]
 fn messages_have_the_fields_of_the_public_api() {
-    assert_same(&messages(&pubsub()), MESSAGES);
+    assert_same(&all(&PUBSUB, messages), MESSAGES);
+    assert_same(&all(&around::FILES, messages), around::MESSAGES);
 }
 
 #[test]
 fn enums_have_the_values_of_the_public_api() {
-    assert_same(&enums(&pubsub()), ENUMS);
+    assert_same(&all(&PUBSUB, enums), ENUMS);
+    assert_same(&all(&around::FILES, enums), around::ENUMS);
 }
 
 #[test]
 fn rpcs_have_the_types_and_streams_of_the_public_api() {
+    assert_eq!(rpcs(&PUBSUB), RPCS);
+    assert_eq!(rpcs(&around::FILES), around::RPCS);
+}
+
+fn rpcs(names: &[&str]) -> Vec<String> {
     let stream = |streams| if streams { "stream " } else { "" };
-    let mut declared: Vec<String> = pubsub()
-        .service
+    let mut declared: Vec<String> = files(names)
         .iter()
+        .flat_map(|file| &file.service)
         .flat_map(|service| service.method.iter().map(move |method| (service.name(), method)))
         .map(|(service, method)| {
             let from = format!("{}{}", stream(method.client_streaming()), short(method.input_type()));
@@ -33,12 +43,18 @@ fn rpcs_have_the_types_and_streams_of_the_public_api() {
         })
         .collect();
     declared.sort();
-    assert_eq!(declared, RPCS);
+    declared
 }
 
-fn pubsub() -> FileDescriptorProto {
+fn files(names: &[&str]) -> Vec<FileDescriptorProto> {
     let set = FileDescriptorSet::decode(DESCRIPTORS).unwrap();
-    set.file.into_iter().find(|file| file.name() == "google/pubsub/v1/pubsub.proto").unwrap()
+    let found: Vec<_> = set.file.into_iter().filter(|file| names.contains(&file.name())).collect();
+    assert_eq!(found.len(), names.len());
+    found
+}
+
+fn all<T>(names: &[&str], of: impl Fn(&FileDescriptorProto) -> BTreeMap<String, T>) -> BTreeMap<String, T> {
+    files(names).iter().flat_map(of).collect()
 }
 
 /// Type by type, so that a failure shows the one that differs.
@@ -49,7 +65,7 @@ fn assert_same(declared: &BTreeMap<String, Vec<String>>, expected: &[(&str, &[&s
     assert_eq!(declared.len(), expected.len(), "the public API does not know all of these");
 }
 
-/// Every message of the file by its name within the package, with its fields in the notation of the table.
+/// Every message of a file by its name within the package, with its fields in the notation of the table.
 fn messages(file: &FileDescriptorProto) -> BTreeMap<String, Vec<String>> {
     let fields = |message: &DescriptorProto| {
         let mut fields: Vec<&FieldDescriptorProto> = message.field.iter().collect();
@@ -59,7 +75,7 @@ fn messages(file: &FileDescriptorProto) -> BTreeMap<String, Vec<String>> {
     nested_messages(file).into_iter().map(|(name, message)| (name, fields(message))).collect()
 }
 
-/// Every enum of the file by its name within the package, with its values in the notation of the table.
+/// Every enum of a file by its name within the package, with its values in the notation of the table.
 fn enums(file: &FileDescriptorProto) -> BTreeMap<String, Vec<String>> {
     let values = |declared: &EnumDescriptorProto| {
         declared.value.iter().map(|value| format!("{} = {}", value.name(), value.number())).collect()
@@ -120,5 +136,6 @@ fn kind(field: &FieldDescriptorProto) -> String {
 /// A type as the package itself would write it.
 fn short(type_name: &str) -> String {
     let name = type_name.trim_start_matches('.');
-    name.strip_prefix("google.pubsub.v1.").unwrap_or(name).to_owned()
+    let own = name.strip_prefix("google.pubsub.v1.").or_else(|| name.strip_prefix("google.iam.v1."));
+    own.unwrap_or(name).to_owned()
 }

@@ -88,12 +88,28 @@ impl Broker {
         if let Some(policy) = new_policy {
             self.topic_id(policy.topic())?;
         }
+        // Also from one endpoint to another, so that what is published from now on does not go to the old one.
+        let switches = before.push != config.push;
         if *before != config {
             self.record(Record::SubscriptionUpdated { id, config }, out);
+        }
+        if switches {
+            self.close_consumers(id, now, out);
         }
         self.touch(id, now, out);
         self.watch_expiry(id);
         Ok(id)
+    }
+
+    /// Who pulls cannot go on when messages are pushed, nor the other way round. What they hold they may still settle.
+    fn close_consumers(&mut self, id: SubscriptionId, now: Time, out: &mut Output) {
+        for consumer in self.queues.get(&id).map(Queue::consumers).into_iter().flatten().collect::<Vec<_>>() {
+            self.consumers.remove(&consumer);
+            if let Some((queue, mut env)) = self.queue(id, now, out) {
+                queue.detach(consumer, false, &mut env);
+            }
+            out.effects.push(Effect::ConsumerClosed { consumer, reason: CloseReason::Switched });
+        }
     }
 
     /// Cuts a subscription off its topic for good: all that it holds is dropped, and its consumers are closed.

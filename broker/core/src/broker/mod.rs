@@ -4,6 +4,7 @@ mod admin;
 mod bookmarks;
 mod consume;
 mod expiry;
+mod policies;
 mod publish;
 mod query;
 mod redrive;

@@ -15,6 +15,7 @@ use crate::config::{SubscriptionConfig, TopicConfig};
 use crate::error::ReplayError;
 use crate::ids::{LeaseId, Seq, SubscriptionId, Time, TopicId};
 use crate::names::{SnapshotName, SubscriptionName, TopicName};
+use crate::policy::{Policy, Resource};
 use crate::record::{Record, SeqRange};
 use crate::snapshot::{Bookmark, Failure, Snapshot, SubscriptionSnapshot, TopicSnapshot};
 use crate::view::Totals;
@@ -34,6 +35,9 @@ pub(crate) struct Durable {
     pub(crate) bookmark_names: BTreeMap<SnapshotName, TopicId>,
     /// Follows from the bookmarks.
     pub(crate) bookmark_expiries: BTreeSet<(Time, SnapshotName)>,
+    /// Of what is there only.
+    pub(crate) policies: BTreeMap<Resource, Policy>,
+    pub(crate) policy_revision_last: u64,
 }
 
 #[derive(Debug)]
@@ -134,6 +138,7 @@ impl Durable {
             }
             Record::SnapshotUpdated { name, labels, expires } => self.update_bookmark(name, labels, *expires),
             Record::SnapshotDeleted { name } => self.delete_bookmark(name),
+            Record::PolicySet { resource, policy } => self.set_policy(resource, policy),
         }
     }
 
@@ -170,6 +175,8 @@ impl Durable {
             topics: self.topics.iter().map(topic).collect(),
             subscriptions: self.subscriptions.iter().map(subscription).collect(),
             bookmarks: bookmarks.collect(),
+            policies: self.policies.iter().map(|(resource, policy)| (resource.clone(), policy.clone())).collect(),
+            policy_revision_last: self.policy_revision_last,
         }
     }
 
@@ -207,6 +214,8 @@ impl Durable {
         for bookmark in snapshot.bookmarks {
             durable.insert_bookmark(bookmark)?;
         }
+        durable.policies = snapshot.policies.into_iter().collect();
+        durable.policy_revision_last = snapshot.policy_revision_last;
         durable.topic_id_last = durable.topic_id_last.max(snapshot.topic_id_last);
         durable.subscription_id_last = durable.subscription_id_last.max(snapshot.subscription_id_last);
         Ok(durable)

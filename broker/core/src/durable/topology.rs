@@ -9,6 +9,7 @@ use crate::config::{Labels, SubscriptionConfig, TopicConfig};
 use crate::error::ReplayError;
 use crate::ids::{LeaseId, Seq, SubscriptionId, Time, TopicId};
 use crate::names::SnapshotName;
+use crate::policy::{Policy, Resource};
 use crate::snapshot::Bookmark;
 use crate::view::Totals;
 
@@ -51,6 +52,7 @@ impl Durable {
         topic.deleted = true;
         let name = topic.config.name.clone();
         self.topic_names.remove(&name);
+        self.policies.remove(&Resource::Topic(id));
         self.keep_in_topic(id, false);
         self.drop_topic_without_use(id);
         Ok(())
@@ -142,6 +144,7 @@ impl Durable {
     pub(super) fn delete_subscription(&mut self, id: SubscriptionId) -> Result<(), ReplayError> {
         let state = self.subscriptions.remove(&id).ok_or(ReplayError::SubscriptionUnknown(id))?;
         self.subscription_names.remove(&state.config.name);
+        self.policies.remove(&Resource::Subscription(id));
         self.topic_mut(state.topic)?.subscriptions.retain(|other| *other != id);
         self.drop_topic_without_use(state.topic);
         Ok(())
@@ -191,7 +194,22 @@ impl Durable {
         let id = self.bookmark_names.remove(name).ok_or_else(unknown)?;
         let bookmark = self.topic_mut(id)?.bookmarks.remove(name).ok_or_else(unknown)?;
         self.bookmark_expiries.remove(&(bookmark.expires, name.clone()));
+        self.policies.remove(&Resource::Snapshot(name.clone()));
         self.drop_topic_without_use(id);
+        Ok(())
+    }
+
+    pub(super) fn set_policy(&mut self, resource: &Resource, policy: &Policy) -> Result<(), ReplayError> {
+        let is_there = match resource {
+            Resource::Topic(id) => self.topics.get(id).is_some_and(|topic| !topic.deleted),
+            Resource::Subscription(id) => self.subscriptions.contains_key(id),
+            Resource::Snapshot(name) => self.bookmark_names.contains_key(name),
+        };
+        if !is_there || policy.revision <= self.policy_revision_last {
+            return Err(ReplayError::Misfit(format!("policy of {resource:?}")));
+        }
+        self.policy_revision_last = policy.revision;
+        self.policies.insert(resource.clone(), policy.clone());
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ mod keeping;
 mod leases;
 mod ordering;
 mod parsing;
+mod policies;
 mod properties;
 mod recovery;
 mod redriving;

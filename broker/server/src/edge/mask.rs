@@ -74,6 +74,7 @@ pub(super) fn update_subscription(
                 policy.max_delivery_attempts = dead_letter.max_delivery_attempts;
             }
             "push_config" => subscription.push_config.clone_from(&update.push_config),
+            path if path.starts_with("push_config.") => update_push(subscription, update, path)?,
             "bigquery_config" => subscription.bigquery_config.clone_from(&update.bigquery_config),
             "cloud_storage_config" => subscription.cloud_storage_config.clone_from(&update.cloud_storage_config),
             "bigtable_config" => subscription.bigtable_config.clone_from(&update.bigtable_config),
@@ -91,6 +92,19 @@ pub(super) fn update_subscription(
             }
             _ => return Err(unknown(path)),
         }
+    }
+    Ok(())
+}
+
+fn update_push(subscription: &mut pb::Subscription, update: &pb::Subscription, path: &str) -> Result<(), Invalid> {
+    let config = subscription.push_config.get_or_insert_default();
+    let update = update.push_config.clone().unwrap_or_default();
+    match path {
+        "push_config.push_endpoint" => config.push_endpoint = update.push_endpoint,
+        "push_config.attributes" => config.attributes = update.attributes,
+        "push_config.oidc_token" => config.authentication_method = update.authentication_method,
+        "push_config.pubsub_wrapper" | "push_config.no_wrapper" => config.wrapper = update.wrapper,
+        _ => return Err(unknown(path)),
     }
     Ok(())
 }

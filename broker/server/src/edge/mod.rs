@@ -3,21 +3,26 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod iam;
 mod inspect;
 mod mask;
 mod parse;
 mod publisher;
+mod push_settings;
 mod received;
 mod rest;
+mod schema;
 mod settings;
 mod status;
 mod streaming_pull;
 mod subscriber;
 
+pub(crate) use iam::Iam;
 pub(crate) use inspect::Inspector;
 pub(crate) use parse::REQUEST_BYTES_MAX;
 pub(crate) use publisher::Publisher;
 pub(crate) use rest::with_rest;
+pub(crate) use schema::Schemas;
 pub(crate) use settings::{subscription_config, topic_config};
 pub(crate) use status::Invalid;
 pub(crate) use subscriber::Subscriber;

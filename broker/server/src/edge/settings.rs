@@ -9,6 +9,7 @@ use broker_core::{
 use orderflow_proto::google::pubsub::v1 as pb;
 
 use super::parse::{duration_ms, name, time_ms, timestamp};
+use super::push_settings::{push_config, push_config_of};
 use super::status::Invalid;
 use crate::engine::{Snapshot, Subscription};
 
@@ -87,7 +88,6 @@ pub(crate) fn subscription_config(subscription: pb::Subscription) -> Result<Subs
         message_transforms,
         tags,
     } = subscription;
-    refuse_push(push_config.as_ref())?;
     refuse([
         ("bigquery_config", bigquery_config.is_some()),
         ("cloud_storage_config", cloud_storage_config.is_some()),
@@ -96,6 +96,10 @@ pub(crate) fn subscription_config(subscription: pb::Subscription) -> Result<Subs
         ("message_transforms", !message_transforms.is_empty()),
         ("tags", !tags.is_empty()),
     ])?;
+    let push = push_config.map(push_config_of).transpose().map_err(|invalid| invalid.within("push_config"))?.flatten();
+    if push.is_some() && enable_exactly_once_delivery {
+        return Err(Invalid::new("enable_exactly_once_delivery", "can't be had with push_config"));
+    }
     Ok(SubscriptionConfig {
         name: name("name", &subscription_name)?,
         topic: name("topic", &topic)?,
@@ -109,6 +113,7 @@ pub(crate) fn subscription_config(subscription: pb::Subscription) -> Result<Subs
         retention: retention(message_retention_duration)?.unwrap_or_default(),
         exactly_once: enable_exactly_once_delivery,
         expiration: expiration(expiration_policy)?,
+        push,
     })
 }
 
@@ -148,6 +153,7 @@ pub(super) fn subscription_settings(config: &SubscriptionConfig) -> pb::Subscrip
         enable_exactly_once_delivery: config.exactly_once,
         retry_policy: config.retry.as_ref().map(retry),
         dead_letter_policy: config.dead_letter.as_ref().map(dead_letter),
+        push_config: config.push.as_ref().map(push_config),
         ..Default::default()
     }
 }
@@ -166,11 +172,6 @@ pub(super) fn snapshot(snapshot: &Snapshot) -> pb::Snapshot {
 pub(super) fn snapshot_settings(snapshot: pb::Snapshot) -> Result<(Labels, Time), Invalid> {
     let expires = snapshot.expire_time.ok_or_else(|| Invalid::new("expire_time", "must be set"))?;
     Ok((labels_of(snapshot.labels)?, time_ms("expire_time", &expires)?))
-}
-
-/// Refuses a push configuration, but for the empty one that clients send for a pull subscription.
-pub(super) fn refuse_push(config: Option<&pb::PushConfig>) -> Result<(), Invalid> {
-    refuse([("push_config", config.is_some_and(|config| *config != pb::PushConfig::default()))])
 }
 
 pub(super) fn refuse<const N: usize>(settings: [(&str, bool); N]) -> Result<(), Invalid> {

@@ -73,6 +73,14 @@ impl From<engine::Error> for Status {
             engine::Error::BacklogTooOld(subscription) => {
                 precondition("BACKLOG_TOO_OLD", subscription.as_str(), message)
             }
+            engine::Error::Taker { subscription, by: _ } => {
+                precondition("PUSH_SUBSCRIPTION", subscription.as_str(), message)
+            }
+            engine::Error::PolicyChanged(resource) => {
+                let resource = [("resource".to_owned(), resource.to_string())];
+                let details = ErrorDetails::with_error_info("POLICY_CHANGED", ERROR_DOMAIN, resource);
+                Status::with_error_details(Code::Aborted, message, details)
+            }
             engine::Error::Busy(what) => exhausted("BUSY", what, message),
             engine::Error::Unavailable => {
                 let details = ErrorDetails::with_error_info("STOPPING", ERROR_DOMAIN, []);

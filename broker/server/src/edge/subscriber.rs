@@ -15,7 +15,7 @@ use super::status::{Invalid, stopping};
 use super::streaming_pull::Session;
 use super::{mask, received, settings};
 use crate::connection::ConnectionInfo;
-use crate::engine::{self, AckId, Confirmation, DeadlineChange, Engine, Seek, Snapshot, Subscription};
+use crate::engine::{self, AckId, Confirmation, DeadlineChange, Engine, Pull, Seek, Snapshot, Subscription, Taker};
 
 /// How long a pull waits for its first message before it answers with none. Clients give up after 60 s or more.
 const PULL_PATIENCE: Duration = Duration::from_secs(20);
@@ -96,8 +96,9 @@ impl<E: Engine> subscriber_server::Subscriber for Subscriber<E> {
         #[expect(deprecated, reason = "clients still set it")]
         let patience = if request.return_immediately { PULL_PATIENCE_IMMEDIATE } else { PULL_PATIENCE };
         let messages_max = messages_max.min(PULL_MESSAGES_MAX);
+        let pull = Pull { messages_max, bytes_max: 0, ack_deadline: None, patience, taker: Taker::Client };
         let leases = tokio::select! {
-            leases = self.engine.pull(subscription, messages_max, patience) => leases?,
+            leases = self.engine.pull(subscription, pull) => leases?,
             () = self.stop.cancelled() => return Err(stopping()),
         };
         Ok(Response::new(pb::PullResponse { received_messages: leases.into_iter().map(received::message).collect() }))
@@ -150,12 +151,15 @@ impl<E: Engine> subscriber_server::Subscriber for Subscriber<E> {
         Ok(Response::new(settings::subscription(&self.engine.update_subscription(subscription, change).await?)))
     }
 
-    /// Takes the configuration of a subscription that is pulled from, which every subscription has; refuses all others.
+    /// An empty configuration ends the push: from then on messages wait to be pulled.
     async fn modify_push_config(&self, request: Request<pb::ModifyPushConfigRequest>) -> Result<Response<()>, Status> {
         let pb::ModifyPushConfigRequest { subscription, push_config } = request.into_inner();
         let subscription = name("subscription", &subscription)?;
-        settings::refuse_push(push_config.as_ref())?;
-        self.engine.subscription(subscription).await?;
+        let change = move |config: &SubscriptionConfig| {
+            let settings = settings::subscription_settings(config);
+            Ok(settings::subscription_config(pb::Subscription { push_config, ..settings })?)
+        };
+        self.engine.update_subscription(subscription, change).await?;
         Ok(Response::new(()))
     }
 

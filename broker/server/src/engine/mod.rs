@@ -11,10 +11,11 @@ use std::fmt;
 use std::time::Duration;
 
 use broker_core::{
-    AckDeadline, Labels, ProjectName, Retention, SnapshotName, SubscriptionConfig, SubscriptionName, Time, TopicConfig,
-    TopicName,
+    AckDeadline, Labels, Policy, ProjectName, ResourceName, Retention, SnapshotName, SubscriptionConfig,
+    SubscriptionName, Time, TopicConfig, TopicName,
 };
 use bytes::Bytes;
+use tokio::sync::watch;
 
 pub(crate) use inspect::{
     JournalStats, Peek, Peeked, PeekedMessage, Redrive, Redriven, SKIPPED_SHOWN_MAX, SkipReason, Skipped, Stats,
@@ -120,12 +121,11 @@ pub(crate) trait Engine: Clone + Send + Sync + 'static {
         messages: Vec<Message>,
     ) -> impl Future<Output = Result<Vec<MessageId>, Error>> + Send;
 
-    /// Leases up to `messages_max` messages; waits at most `patience` for the first.
+    /// Leases some messages. Safe to cancel: what is under way then goes back, and no attempt is counted.
     fn pull(
         &self,
         subscription: SubscriptionName,
-        messages_max: u32,
-        patience: Duration,
+        pull: Pull,
     ) -> impl Future<Output = Result<Vec<Lease>, Error>> + Send;
     /// Opens a stream of leases.
     fn subscribe(
@@ -145,6 +145,24 @@ pub(crate) trait Engine: Clone + Send + Sync + 'static {
         subscription: SubscriptionName,
         changes: Vec<DeadlineChange>,
     ) -> impl Future<Output = Result<Confirmation, Error>> + Send;
+
+    /// Takes back leases whose messages never reached a consumer: no attempt is counted. Those that have ended, and ids
+    /// that are none, are passed over.
+    fn give_back(&self, ack_ids: Vec<AckId>);
+
+    /// The subscriptions of all projects whose messages are pushed.
+    fn pushed(&self) -> impl Future<Output = Result<Vec<Subscription>, Error>> + Send;
+    /// Tells that the answer of [`pushed`](Self::pushed) may be another one from now on.
+    fn push_changes(&self) -> watch::Receiver<u64>;
+
+    /// The access policy of a resource; the default one if none was set.
+    fn policy(&self, resource: ResourceName) -> impl Future<Output = Result<Policy, Error>> + Send;
+    /// Sets the access policy of a resource to what `change` makes of the one that stands; answers with the new one.
+    fn update_policy(
+        &self,
+        resource: ResourceName,
+        change: impl FnOnce(&Policy) -> Result<Vec<u8>, Error> + Send + 'static,
+    ) -> impl Future<Output = Result<Policy, Error>> + Send;
 
     /// How everything stands.
     fn stats(&self) -> impl Future<Output = Result<Stats, Error>> + Send;
@@ -257,6 +275,30 @@ pub(crate) struct Flow {
     pub(crate) ack_deadline: AckDeadline,
 }
 
+/// What a pull asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pull {
+    /// The most messages.
+    pub(crate) messages_max: u32,
+    /// The most bytes, unless the first message has more; 0 leaves it to the engine.
+    pub(crate) bytes_max: u64,
+    /// How long each lease lasts; none leaves it to the subscription.
+    pub(crate) ack_deadline: Option<AckDeadline>,
+    /// How long it waits for the first message.
+    pub(crate) patience: Duration,
+    /// Who asks.
+    pub(crate) taker: Taker,
+}
+
+/// Who takes messages: a subscription has either the one or the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taker {
+    /// A client that pulls.
+    Client,
+    /// The broker itself, to push them.
+    Pusher,
+}
+
 /// A part of a list that is sorted by name.
 #[derive(Clone, Debug)]
 pub(crate) struct Page<N> {
@@ -313,6 +355,12 @@ pub(crate) enum Error {
     /// A snapshot would expire at once.
     #[error("`{0}` holds a message so old that a snapshot would not last an hour")]
     BacklogTooOld(SubscriptionName),
+    /// A client pulls what is pushed, or the broker pushes what is pulled.
+    #[error("messages of subscription `{subscription}` can't be taken by {}", match .by { Taker::Client => "pulling, since they are pushed", Taker::Pusher => "pushing, since they are pulled" })]
+    Taker { subscription: SubscriptionName, by: Taker },
+    /// Somebody else has changed the policy.
+    #[error("the policy of `{0}` is not the one that the etag names any more")]
+    PolicyChanged(ResourceName),
     /// Too much is waiting already.
     #[error("the broker is busy: {0} is full")]
     Busy(&'static str),

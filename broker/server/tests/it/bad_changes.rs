@@ -65,7 +65,7 @@ async fn update_subscription_refuses_masks_and_values_that_cannot_be() {
     let masks = fixed.map(|path| mask(&["labels", path])).into_iter().chain([None, mask(&[]), mask(&["*"])]);
     let masks = masks.map(|mask| (request(mask, &|_| {}), Code::InvalidArgument, "update_mask"));
     type Change<'a> = &'a dyn Fn(&mut pb::Subscription);
-    let values: [(&str, &str, Change<'_>); 9] = [
+    let values: [(&str, &str, Change<'_>); 10] = [
         ("ack_deadline_seconds", "subscription.ack_deadline_seconds", &|update| update.ack_deadline_seconds = 601),
         ("message_retention_duration", "subscription.message_retention_duration", &|update| {
             update.message_retention_duration = seconds(1);
@@ -85,8 +85,13 @@ async fn update_subscription_refuses_masks_and_values_that_cannot_be() {
             let (dead_letter_topic, max_delivery_attempts) = (TOPIC.to_owned(), 7);
             update.dead_letter_policy = Some(pb::DeadLetterPolicy { dead_letter_topic, max_delivery_attempts });
         }),
-        ("push_config", "subscription.push_config", &|update| {
-            update.push_config = Some(pb::PushConfig { push_endpoint: "http://x".to_owned(), ..Default::default() });
+        ("push_config", "subscription.push_config.push_endpoint", &|update| {
+            update.push_config = Some(pb::PushConfig { push_endpoint: "ftp://x".to_owned(), ..Default::default() });
+        }),
+        // There is no endpoint yet, so that a version alone says nothing.
+        ("push_config.attributes", "subscription.push_config.push_endpoint", &|update| {
+            let attributes = [("x-goog-version".to_owned(), "v1".to_owned())].into();
+            update.push_config = Some(pb::PushConfig { attributes, ..Default::default() });
         }),
         ("bigquery_config", "subscription.bigquery_config", &|update| {
             update.bigquery_config = Some(Default::default());
@@ -127,7 +132,7 @@ async fn a_path_that_is_not_known_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn push_is_refused_and_its_absence_accepted() {
+async fn modify_push_config_refuses_what_is_no_url_and_accepts_the_empty_configuration() {
     let table = Table::new().await;
     let request = |subscription: &str, endpoint: Option<&str>| pb::ModifyPushConfigRequest {
         subscription: subscription.to_owned(),
@@ -135,7 +140,7 @@ async fn push_is_refused_and_its_absence_accepted() {
             .map(|endpoint| pb::PushConfig { push_endpoint: endpoint.to_owned(), ..Default::default() }),
     };
     let cases = [
-        (request(SUBSCRIPTION, Some("http://x")), Code::InvalidArgument, "push_config"),
+        (request(SUBSCRIPTION, Some("x")), Code::InvalidArgument, "push_config.push_endpoint"),
         (request("sub", None), Code::InvalidArgument, "subscription"),
         (request(NO_SUBSCRIPTION, None), Code::NotFound, ""),
     ];

@@ -157,15 +157,11 @@ async fn create_subscription_refuses_bad_names_ranges_and_settings_that_it_does_
         subscription.dead_letter_policy = Some(pb::DeadLetterPolicy { dead_letter_topic, max_delivery_attempts });
     };
     type Change<'a> = &'a dyn Fn(&mut pb::Subscription);
-    let settings: [(&str, Change<'_>); 33] = [
+    let settings: [(&str, Change<'_>); 32] = [
         ("ack_deadline_seconds", &|subscription| subscription.ack_deadline_seconds = -1),
         ("ack_deadline_seconds", &|subscription| subscription.ack_deadline_seconds = 9),
         ("ack_deadline_seconds", &|subscription| subscription.ack_deadline_seconds = 601),
         ("ack_deadline_seconds", &|subscription| subscription.ack_deadline_seconds = i32::MAX),
-        ("push_config", &|subscription| {
-            subscription.push_config =
-                Some(pb::PushConfig { push_endpoint: "http://x".to_owned(), ..Default::default() });
-        }),
         ("bigquery_config", &|subscription| subscription.bigquery_config = Some(Default::default())),
         ("cloud_storage_config", &|subscription| subscription.cloud_storage_config = Some(Default::default())),
         ("bigtable_config", &|subscription| subscription.bigtable_config = Some(Default::default())),

@@ -76,6 +76,18 @@ impl BrokerProcess {
         format!("http://{}", self.address)
     }
 
+    /// Waits until the log says something.
+    pub(crate) fn until_logged(&self, text: &str) {
+        let begun = Instant::now();
+        loop {
+            let line = self.log.recv_timeout(PATIENCE).expect("the broker goes on");
+            if line.contains(text) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it never says `{text}`");
+        }
+    }
+
     /// SIGKILL, for a broker that has not ended by itself.
     pub(crate) fn kill(mut self) {
         let ended = self.child.try_wait().unwrap();

@@ -90,6 +90,36 @@ async fn updates_lists_and_deletions_follow_their_paths_and_queries() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn policies_and_schemas_have_their_paths_too() {
+    let (broker, _client) = TestBroker::with_subscription().await;
+    let topic = "/v1/projects/p/topics/orders";
+    let query = ":getIamPolicy?options.requestedPolicyVersion=3";
+    let before = good(&broker, Method::GET, &format!("{topic}{query}"), Value::Null).await;
+    let binding = json!({"role": "roles/a", "members": ["allUsers"]});
+    let update = json!({"policy": {"bindings": [binding], "etag": before["etag"]}});
+    let set = good(&broker, Method::POST, &format!("{topic}:setIamPolicy"), update.clone()).await;
+    assert_eq!(set["bindings"], json!([binding]));
+    assert_eq!(good(&broker, Method::GET, &format!("{topic}:getIamPolicy"), Value::Null).await, set);
+    let (status, late) = call(&broker, Method::POST, &format!("{topic}:setIamPolicy"), &update.to_string()).await;
+    assert_eq!((status, &late["error"]["status"]), (StatusCode::CONFLICT, &json!("ABORTED")));
+    let path = "/v1/projects/p/subscriptions/payment:testIamPermissions";
+    let granted = good(&broker, Method::POST, path, json!({"permissions": ["a.b"]})).await;
+    assert_eq!(granted, json!({"permissions": ["a.b"]}));
+    let wrong = call(&broker, Method::GET, &format!("{topic}:getIamPolicy?options.requestedPolicyVersion=2"), "").await;
+    assert_eq!(wrong.0, StatusCode::BAD_REQUEST);
+
+    assert_eq!(good(&broker, Method::GET, "/v1/projects/p/schemas", Value::Null).await, json!({}));
+    let schema = r#"{"type": "AVRO", "definition": "{}"}"#;
+    for (method, path, body) in [
+        (Method::POST, "/v1/projects/p/schemas?schemaId=s", schema),
+        (Method::DELETE, "/v1/projects/p/schemas/s", ""),
+        (Method::POST, "/v1/projects/p/schemas:validate", "{}"),
+    ] {
+        assert_eq!(call(&broker, method, path, body).await.0, StatusCode::NOT_IMPLEMENTED, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_is_refused_with_the_status_that_its_code_has() {
     let (broker, client) = TestBroker::with_subscription().await;
     let topic = "/v1/projects/p/topics/orders";
@@ -119,7 +149,7 @@ async fn what_is_refused_is_refused_with_the_status_that_its_code_has() {
         ),
         (Method::POST, topic, "{}", 404, "NOT_FOUND"),
         (Method::GET, "/", "", 404, "NOT_FOUND"),
-        (Method::GET, "/v1/projects/p/schemas", "", 404, "NOT_FOUND"),
+        (Method::GET, "/v1/projects/p/schemas/s", "", 404, "NOT_FOUND"),
     ];
     for (method, path, body, code, name) in cases {
         let (status, answer) = call(&broker, method, path, body).await;

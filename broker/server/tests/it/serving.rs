@@ -11,8 +11,13 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 use crate::harness::{PATIENCE, TestBroker, first_request};
 
-const SERVICES: [&str; 3] =
-    ["google.pubsub.v1.Publisher", "google.pubsub.v1.Subscriber", "orderflow.broker.v1.BrokerService"];
+const SERVICES: [&str; 5] = [
+    "google.pubsub.v1.Publisher",
+    "google.pubsub.v1.Subscriber",
+    "google.pubsub.v1.SchemaService",
+    "google.iam.v1.IAMPolicy",
+    "orderflow.broker.v1.BrokerService",
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_is_serving_for_the_whole_and_for_each_service_and_not_serving_once_it_stops() {

@@ -68,6 +68,10 @@ impl World {
         })
     }
 
+    pub(crate) fn set_policy(&mut self, resource: &ResourceName, body: &[u8]) -> Result<Policy, Error> {
+        self.call(Cause::Other, &[], |broker, _, out| broker.handle_set_policy(resource, body.to_vec(), out))
+    }
+
     pub(crate) fn cut(&mut self, keeper: Keeper, before: u64) {
         let cuts = [Cut { keeper, before: Seq(before) }];
         self.call(Cause::Cut, &[], |broker, now, out| broker.handle_retention(&cuts, now, out));

@@ -17,7 +17,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::Router;
 use orderflow_proto::DESCRIPTORS;
 use prost_reflect::{
-    DescriptorPool, DeserializeOptions, DynamicMessage, MethodDescriptor, ReflectMessage, SerializeOptions, Value,
+    DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, MethodDescriptor, ReflectMessage,
+    SerializeOptions, Value,
 };
 use tonic::service::Routes;
 use tonic::{Code, Status};
@@ -25,7 +26,7 @@ use tonic::{Code, Status};
 use super::parse::REQUEST_BYTES_MAX;
 use super::status::Invalid;
 use codec::DynamicCodec;
-use table::Found;
+use table::{Found, Place};
 
 /// JSON holds bytes in base64, so that a request may be a third longer than its message.
 const BODY_BYTES_MAX: usize = REQUEST_BYTES_MAX / 3 * 4;
@@ -86,16 +87,22 @@ impl Rest {
 
 /// What the RPC is asked: the body or the query, and the name that the path holds.
 fn message(method: &MethodDescriptor, found: &Found, body: &Bytes, query: &str) -> Result<DynamicMessage, Invalid> {
-    let text = if found.has_body {
-        if body.is_empty() { Bytes::from_static(b"{}") } else { body.clone() }
-    } else {
-        query_json(query).into()
+    let text = match found.rest {
+        Place::Query => query_json(&method.input(), query).to_string().into(),
+        Place::Body if body.is_empty() => Bytes::from_static(b"{}"),
+        Place::Body => body.clone(),
+        Place::BodyOf(field) => {
+            let mut whole = query_json(&method.input(), query);
+            whole[field] = serde_json::from_slice(body).map_err(|error| Invalid::new("body", error))?;
+            whole.to_string().into()
+        }
     };
     let mut json = serde_json::Deserializer::from_slice(&text);
     let options = DeserializeOptions::new().deny_unknown_fields(true);
     let parsed = DynamicMessage::deserialize_with_options(method.input(), &mut json, &options)
         .and_then(|message| json.end().map(|()| message));
-    let mut message = parsed.map_err(|error| Invalid::new(if found.has_body { "body" } else { "query" }, error))?;
+    let mut message =
+        parsed.map_err(|error| Invalid::new(if found.rest == Place::Query { "query" } else { "body" }, error))?;
     set(&mut message, found.field, found.name.clone());
     Ok(message)
 }
@@ -113,13 +120,35 @@ fn set(message: &mut DynamicMessage, path: &str, name: String) {
     }
 }
 
-/// The parameters of a query as the JSON object that the body would have been. Numbers may stand there as texts.
-fn query_json(query: &str) -> Vec<u8> {
-    let parameters = form_urlencoded::parse(query.as_bytes());
-    let of_the_rpc = parameters.filter(|(key, _)| !is_system_parameter(key));
-    let object: serde_json::Map<String, serde_json::Value> =
-        of_the_rpc.map(|(key, value)| (key.into_owned(), value.into_owned().into())).collect();
-    serde_json::Value::Object(object).to_string().into_bytes()
+/// The parameters of a query as the JSON object that the body would have been. Numbers may stand there as texts, and
+/// `a.b=c` stands for a field within a field.
+fn query_json(of: &MessageDescriptor, query: &str) -> serde_json::Value {
+    let mut object = serde_json::Map::new();
+    for (key, value) in form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| !is_system_parameter(key)) {
+        match key.split_once('.') {
+            Some((parent, field)) => {
+                let inner = object.entry(parent).or_insert_with(|| serde_json::Value::Object(Default::default()));
+                if let Some(inner) = inner.as_object_mut() {
+                    inner.insert(field.to_owned(), value.into_owned().into());
+                }
+            }
+            None => {
+                let value = query_value(of, &key, value.into_owned());
+                object.insert(key.into_owned(), value);
+            }
+        }
+    }
+    serde_json::Value::Object(object)
+}
+
+/// A parameter as JSON: a text, but for the number of an enum's value.
+fn query_value(of: &MessageDescriptor, key: &str, value: String) -> serde_json::Value {
+    let field = of.get_field_by_json_name(key).or_else(|| of.get_field_by_name(key));
+    let is_enum = field.is_some_and(|field| field.kind().as_enum().is_some());
+    match value.parse::<i32>() {
+        Ok(number) if is_enum => number.into(),
+        _ => value.into(),
+    }
 }
 
 /// What Google's API clients add to every request, and what says nothing about the RPC.

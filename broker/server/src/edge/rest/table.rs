@@ -15,14 +15,28 @@ pub(super) struct Found {
     pub(super) field: &'static str,
     /// What the path names.
     pub(super) name: String,
-    /// Whether the rest of the request stands in the body, and not in the query.
-    pub(super) has_body: bool,
+    /// Where the rest of the request stands.
+    pub(super) rest: Place,
 }
+
+/// Where the rest of a request stands.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In the query.
+    Query,
+    /// In the body.
+    Body,
+    /// The body is one field of it, and what else there is stands in the query.
+    BodyOf(&'static str),
+}
+
+/// The one RPC whose body is a part of its request.
+const CREATE_SCHEMA: &str = "google.pubsub.v1.SchemaService/CreateSchema";
 
 /// The method, the path, the field that the path without what is in brackets names, the RPC.
 type Row = (Method, &'static str, &'static str, &'static str);
 
-const ROWS: [Row; 24] = [
+const ROWS: [Row; 46] = [
     (Method::PUT, "projects/*/topics/*", "name", "google.pubsub.v1.Publisher/CreateTopic"),
     (Method::PATCH, "projects/*/topics/*", "topic.name", "google.pubsub.v1.Publisher/UpdateTopic"),
     (Method::POST, "projects/*/topics/*[:publish]", "topic", "google.pubsub.v1.Publisher/Publish"),
@@ -72,16 +86,69 @@ const ROWS: [Row; 24] = [
     (Method::PUT, "projects/*/snapshots/*", "name", "google.pubsub.v1.Subscriber/CreateSnapshot"),
     (Method::PATCH, "projects/*/snapshots/*", "snapshot.name", "google.pubsub.v1.Subscriber/UpdateSnapshot"),
     (Method::DELETE, "projects/*/snapshots/*", "snapshot", "google.pubsub.v1.Subscriber/DeleteSnapshot"),
+    (Method::POST, "projects/*[/schemas]", "parent", "google.pubsub.v1.SchemaService/CreateSchema"),
+    (Method::GET, "projects/*/schemas/*", "name", "google.pubsub.v1.SchemaService/GetSchema"),
+    (Method::GET, "projects/*[/schemas]", "parent", "google.pubsub.v1.SchemaService/ListSchemas"),
+    (Method::GET, "projects/*/schemas/*[:listRevisions]", "name", "google.pubsub.v1.SchemaService/ListSchemaRevisions"),
+    (Method::POST, "projects/*/schemas/*[:commit]", "name", "google.pubsub.v1.SchemaService/CommitSchema"),
+    (Method::POST, "projects/*/schemas/*[:rollback]", "name", "google.pubsub.v1.SchemaService/RollbackSchema"),
+    (
+        Method::DELETE,
+        "projects/*/schemas/*[:deleteRevision]",
+        "name",
+        "google.pubsub.v1.SchemaService/DeleteSchemaRevision",
+    ),
+    (Method::DELETE, "projects/*/schemas/*", "name", "google.pubsub.v1.SchemaService/DeleteSchema"),
+    (Method::POST, "projects/*[/schemas:validate]", "parent", "google.pubsub.v1.SchemaService/ValidateSchema"),
+    (Method::POST, "projects/*[/schemas:validateMessage]", "parent", "google.pubsub.v1.SchemaService/ValidateMessage"),
+    (Method::GET, "projects/*/topics/*[:getIamPolicy]", "resource", "google.iam.v1.IAMPolicy/GetIamPolicy"),
+    (Method::POST, "projects/*/topics/*[:setIamPolicy]", "resource", "google.iam.v1.IAMPolicy/SetIamPolicy"),
+    (
+        Method::POST,
+        "projects/*/topics/*[:testIamPermissions]",
+        "resource",
+        "google.iam.v1.IAMPolicy/TestIamPermissions",
+    ),
+    (Method::GET, "projects/*/subscriptions/*[:getIamPolicy]", "resource", "google.iam.v1.IAMPolicy/GetIamPolicy"),
+    (Method::POST, "projects/*/subscriptions/*[:setIamPolicy]", "resource", "google.iam.v1.IAMPolicy/SetIamPolicy"),
+    (
+        Method::POST,
+        "projects/*/subscriptions/*[:testIamPermissions]",
+        "resource",
+        "google.iam.v1.IAMPolicy/TestIamPermissions",
+    ),
+    (Method::GET, "projects/*/snapshots/*[:getIamPolicy]", "resource", "google.iam.v1.IAMPolicy/GetIamPolicy"),
+    (Method::POST, "projects/*/snapshots/*[:setIamPolicy]", "resource", "google.iam.v1.IAMPolicy/SetIamPolicy"),
+    (
+        Method::POST,
+        "projects/*/snapshots/*[:testIamPermissions]",
+        "resource",
+        "google.iam.v1.IAMPolicy/TestIamPermissions",
+    ),
+    (Method::GET, "projects/*/schemas/*[:getIamPolicy]", "resource", "google.iam.v1.IAMPolicy/GetIamPolicy"),
+    (Method::POST, "projects/*/schemas/*[:setIamPolicy]", "resource", "google.iam.v1.IAMPolicy/SetIamPolicy"),
+    (
+        Method::POST,
+        "projects/*/schemas/*[:testIamPermissions]",
+        "resource",
+        "google.iam.v1.IAMPolicy/TestIamPermissions",
+    ),
 ];
 
 /// The RPC of a request.
 pub(super) fn find(method: &Method, path: &str) -> Option<Found> {
     let path = path.strip_prefix(PREFIX)?;
-    ROWS.iter().filter(|(of_row, ..)| of_row == method).find_map(|(_, pattern, field, rpc)| {
-        let name = named(pattern, path)?;
-        let name = percent_decode_str(name).decode_utf8().ok()?.into_owned();
-        Some(Found { rpc, field, name, has_body: method != Method::GET && method != Method::DELETE })
-    })
+    let rows = ROWS.iter().filter(|(of_row, ..)| of_row == method);
+    let fitting = rows.filter_map(|(_, pattern, field, rpc)| named(pattern, path).map(|name| (name, field, rpc)));
+    // A row that says what the path ends with leaves less of it for the name.
+    let (name, field, rpc) = fitting.min_by_key(|(name, ..)| name.len())?;
+    let name = percent_decode_str(name).decode_utf8().ok()?.into_owned();
+    let rest = match *method {
+        Method::GET | Method::DELETE => Place::Query,
+        _ if *rpc == CREATE_SCHEMA => Place::BodyOf("schema"),
+        _ => Place::Body,
+    };
+    Some(Found { rpc, field, name, rest })
 }
 
 /// The part of a path that a pattern names, if they match.
@@ -118,7 +185,8 @@ mod tests {
     #[test]
     fn every_rpc_that_is_not_a_stream_has_a_row() {
         let pool = DescriptorPool::decode(DESCRIPTORS).unwrap();
-        for service in ["google.pubsub.v1.Publisher", "google.pubsub.v1.Subscriber"] {
+        let pubsub = ["Publisher", "Subscriber", "SchemaService"].map(|name| format!("google.pubsub.v1.{name}"));
+        for service in pubsub.iter().map(String::as_str).chain(["google.iam.v1.IAMPolicy"]) {
             let service = pool.get_service_by_name(service).unwrap();
             for method in service.methods().filter(|method| !method.is_client_streaming()) {
                 let rpc = format!("{}/{}", service.full_name(), method.name());
@@ -136,6 +204,10 @@ mod tests {
         let subscriptions = "/v1/projects/p/topics/t/subscriptions";
         assert_eq!(found(Method::GET, subscriptions), is("ListTopicSubscriptions", "projects/p/topics/t"));
         assert_eq!(found(Method::POST, "/v1/projects/p/topics/t:publish"), is("Publish", "projects/p/topics/t"));
+        let policy = "/v1/projects/p/topics/t:getIamPolicy";
+        assert_eq!(found(Method::GET, policy), is("GetIamPolicy", "projects/p/topics/t"));
+        let revision = "/v1/projects/p/schemas/s@1:deleteRevision";
+        assert_eq!(found(Method::DELETE, revision), is("DeleteSchemaRevision", "projects/p/schemas/s@1"));
         let encoded = "/v1/projects/example.com%3Ap/topics/t%2Bu:publish";
         assert_eq!(found(Method::POST, encoded), is("Publish", "projects/example.com:p/topics/t+u"));
         for path in

@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::task::Event;
 use super::{Embedded, ack_id, message_id};
-use crate::engine::{Ending, Error, Lease, LeaseControl, Leases};
+use crate::engine::{Ending, Error, Lease, LeaseControl, Leases, Taker};
 
 /// One response carries no more bytes than this, unless a single message does. Clients take 4 MiB by default; smaller
 /// ones leave less on the way to a slow reader, where leases are not kept up.
@@ -213,7 +213,7 @@ impl Pump {
                 self.queue.extend(messages.into_iter().map(unsent));
                 Ok(())
             }
-            Event::Closed(reason) => Err(closed(self.subscription.clone(), reason)),
+            Event::Closed(error) => Err(error),
         }
     }
 
@@ -256,6 +256,8 @@ pub(super) fn closed(subscription: SubscriptionName, reason: CloseReason) -> Err
     match reason {
         CloseReason::SubscriptionDeleted => broker_core::Error::SubscriptionNotFound(subscription),
         CloseReason::SubscriptionDetached => broker_core::Error::Detached(subscription),
+        // Only clients are told; the broker itself knows.
+        CloseReason::Switched => return Error::Taker { subscription, by: Taker::Client },
     }
     .into()
 }

@@ -15,6 +15,7 @@ mod open;
 mod place;
 #[cfg(test)]
 mod power;
+mod pull;
 mod scrub;
 mod task;
 mod topology;
@@ -23,17 +24,16 @@ mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use broker_core::{
-    AckOutcome, AckRef, Attach, ConsumerId, ConsumerKind, Delivery, Detach, Labels, Meta, ModifyOutcome, ProjectName,
-    Seq, SnapshotName, SubscriptionConfig, SubscriptionName, Time, TopicConfig, TopicId, TopicName,
+    AckOutcome, AckRef, Attach, ConsumerId, ConsumerKind, Delivery, Detach, Labels, Meta, ModifyOutcome, Policy,
+    ProjectName, ResourceName, Seq, SnapshotName, SubscriptionConfig, SubscriptionName, Time, TopicConfig, TopicId,
+    TopicName,
 };
 use broker_log::Reader;
 use bytes::Bytes;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::{Semaphore, oneshot};
-use tokio::time::timeout;
+use tokio::sync::{Semaphore, oneshot, watch};
 
 pub(crate) use failure::Failure;
 use inspect::Figures;
@@ -44,8 +44,8 @@ use topology::subscription_of;
 use writer::Release;
 
 use super::{
-    AckId, Confirmation, DeadlineChange, Engine, Error, Flow, Lease, Message, MessageId, Page, Peek, Peeked, Redrive,
-    Redriven, Seek, Snapshot, Stats, Subscription,
+    AckId, Confirmation, DeadlineChange, Engine, Error, Flow, Lease, Message, MessageId, Page, Peek, Peeked, Pull,
+    Redrive, Redriven, Seek, Snapshot, Stats, Subscription, Taker,
 };
 
 /// Commands that wait for the engine task.
@@ -64,6 +64,8 @@ pub(crate) struct Embedded {
     queue_bytes: Arc<Semaphore>,
     consumer_last: Arc<AtomicU64>,
     figures: Arc<Figures>,
+    /// Counts the changes of subscriptions.
+    changes: watch::Sender<u64>,
     reader: Reader,
 }
 
@@ -101,6 +103,7 @@ impl Embedded {
         &self,
         subscription: SubscriptionName,
         attach: Attach,
+        taker: Taker,
     ) -> Result<(Attachment, Attached, UnboundedReceiver<Event>), Error> {
         let consumer = ConsumerId(self.consumer_last.fetch_add(1, Ordering::Relaxed));
         let attachment = Attachment { engine: self.clone(), consumer, detach: Detach::Graceful, seen: 0 };
@@ -108,13 +111,16 @@ impl Embedded {
         let attached = self
             .ask(move |state| {
                 let view = state.core.subscription(&subscription)?;
+                if view.config.push.is_some() != (taker == Taker::Pusher) {
+                    return Err(Error::Taker { subscription, by: taker });
+                }
                 state.core.handle_attach(consumer, &subscription, attach, state.now, &mut state.out)?;
                 let exactly_once = Arc::new(AtomicBool::new(view.config.exactly_once));
                 let once = attach.kind == ConsumerKind::Pull;
                 let hears = Consumer { events, once, subscription, exactly_once: exactly_once.clone() };
                 state.consumers.insert(consumer, hears);
                 let shows_attempts = view.config.dead_letter.is_some();
-                Ok::<_, broker_core::Error>(Attached { ordered: view.config.ordering, shows_attempts, exactly_once })
+                Ok::<_, Error>(Attached { ordered: view.config.ordering, shows_attempts, exactly_once })
             })
             .await?;
         Ok((attachment, attached, deliveries))
@@ -127,6 +133,18 @@ impl Embedded {
             state.core.handle_detach_unseen(consumer, detach, seen, state.now, &mut state.out);
         });
         // An engine that has ended has no consumers.
+        self.signal.send(Signal::Command(command)).ok();
+    }
+
+    /// Gives back messages that never left the broker, so that they count no attempt.
+    fn give_back(&self, refs: Vec<AckRef>) {
+        if refs.is_empty() {
+            return;
+        }
+        let command = Command::internal(Vec::new(), move |state| {
+            state.core.handle_give_back(&refs, state.now, &mut state.out);
+        });
+        // An engine that has ended has no leases.
         self.signal.send(Signal::Command(command)).ok();
     }
 
@@ -339,41 +357,14 @@ impl Engine for Embedded {
         Ok(numbers.map(|seq| message_id(published.topic, Seq(seq))).collect())
     }
 
-    async fn pull(
-        &self,
-        subscription: SubscriptionName,
-        messages_max: u32,
-        patience: Duration,
-    ) -> Result<Vec<Lease>, Error> {
-        let ack_deadline = self.subscription(subscription.clone()).await?.config.ack_deadline;
-        let attach = Attach { messages_max, bytes_max: 0, ack_deadline, kind: ConsumerKind::Pull };
-        let (attachment, attached, mut events) = self.attach(subscription.clone(), attach).await?;
-        let event = match timeout(patience, events.recv()).await {
-            Ok(event) => event.ok_or(Error::Unavailable)?,
-            Err(_) => {
-                // A delivery that came before the end of the attachment still counts.
-                drop(attachment);
-                match events.recv().await {
-                    Some(event) => event,
-                    None => return Ok(Vec::new()),
-                }
-            }
-        };
-        match event {
-            Event::Delivered { subscription, topic, messages } => {
-                let with_ref = |delivery: Delivery| {
-                    (AckRef { subscription, seq: delivery.seq, lease: delivery.lease }, topic, delivery)
-                };
-                self.leases(messages.into_iter().map(with_ref).collect(), attached.shows_attempts).await
-            }
-            Event::Closed(reason) => Err(leases::closed(subscription, reason)),
-        }
+    async fn pull(&self, subscription: SubscriptionName, pull: Pull) -> Result<Vec<Lease>, Error> {
+        self.pull_once(subscription, pull).await
     }
 
     async fn subscribe(&self, subscription: SubscriptionName, flow: Flow) -> Result<EmbeddedLeases, Error> {
         let Flow { messages_max, bytes_max, ack_deadline } = flow;
         let attach = Attach { messages_max, bytes_max, ack_deadline, kind: ConsumerKind::Stream };
-        let (attachment, attached, events) = self.attach(subscription.clone(), attach).await?;
+        let (attachment, attached, events) = self.attach(subscription.clone(), attach, Taker::Client).await?;
         Ok(EmbeddedLeases::start(attachment, subscription, &attached, ack_deadline, events))
     }
 
@@ -410,6 +401,39 @@ impl Engine for Embedded {
         };
         let ids = changes.into_iter().map(|change| change.ack_id).collect();
         Ok(confirmation(exactly_once, ids, outcomes.into_iter().map(is_done)))
+    }
+
+    fn give_back(&self, ack_ids: Vec<AckId>) {
+        Embedded::give_back(self, ack_ids.iter().filter_map(|id| ack_id::decode(id).ok()).collect());
+    }
+
+    async fn pushed(&self) -> Result<Vec<Subscription>, Error> {
+        self.ask(|state| {
+            let views = state.core.subscription_ids().filter_map(|id| state.core.subscription_by_id(id));
+            let pushed = views.filter(|view| view.config.push.is_some() && !view.detached);
+            Ok::<_, Error>(pushed.map(|view| subscription_of(&state.core, view)).collect())
+        })
+        .await
+    }
+
+    fn push_changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    async fn policy(&self, resource: ResourceName) -> Result<Policy, Error> {
+        self.ask(move |state| state.core.policy(&resource)).await
+    }
+
+    async fn update_policy(
+        &self,
+        resource: ResourceName,
+        change: impl FnOnce(&Policy) -> Result<Vec<u8>, Error> + Send + 'static,
+    ) -> Result<Policy, Error> {
+        self.ask_now(Vec::new(), move |state| {
+            let body = change(&state.core.policy(&resource)?)?;
+            Ok::<_, Error>(state.core.handle_set_policy(&resource, body, &mut state.out)?)
+        })
+        .await
     }
 
     async fn stats(&self) -> Result<Stats, Error> {

@@ -9,8 +9,8 @@ use std::thread;
 
 use broker_core::{Limits, Output, Recovery, Time};
 use broker_log::{CHECKPOINT_BYTES_MAX, Checked, Disk, Journal, OsDisk, SEGMENT_BYTES_DEFAULT, Verify};
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{channel, unbounded_channel};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -188,6 +188,7 @@ fn start(recovered: Recovered, checkpoint_bytes: u64, clock: Clock) -> Result<Ru
     let (commands, queue) = channel(QUEUE_COMMANDS_MAX);
     let (signal, signals) = unbounded_channel();
     let stop = CancellationToken::new();
+    let (changes, _) = watch::channel(0);
     let mut task = Task {
         state: State { core, out, now, consumers: HashMap::new() },
         clock,
@@ -198,6 +199,7 @@ fn start(recovered: Recovered, checkpoint_bytes: u64, clock: Clock) -> Result<Ru
         batches,
         done,
         stop: stop.clone(),
+        changes: changes.clone(),
         checkpoint_bytes,
         batch: Batch::default(),
         writing: false,
@@ -212,6 +214,7 @@ fn start(recovered: Recovered, checkpoint_bytes: u64, clock: Clock) -> Result<Ru
         queue_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
         consumer_last: Arc::new(AtomicU64::new(1)),
         figures,
+        changes,
         reader,
     };
     tokio::spawn(upkeep::run(engine.clone(), stop.clone()));

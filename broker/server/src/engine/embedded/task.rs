@@ -9,14 +9,14 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::SyncSender;
 
 use broker_core::{
-    CloseReason, ConsumerId, Delivery, Effect, Meta, Output, Record, Seq, SubscriptionId, SubscriptionName, Time,
-    TopicId,
+    AckRef, ConsumerId, Delivery, Effect, Meta, Output, Record, Seq, SubscriptionId, SubscriptionName, Time, TopicId,
 };
 use broker_log::Reader;
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::carry::{Carried, Carry, Step};
@@ -25,7 +25,9 @@ use super::codec;
 use super::dead_letter::Provenance;
 use super::failure::Failure;
 use super::fetch::{Forward, Load};
+use super::leases::closed;
 use super::writer::{Batch, Checkpoint, Done, Release};
+use crate::engine::Error;
 
 /// A batch takes no more commands when it holds this many bytes.
 const BATCH_BYTES_MAX: u64 = 8 << 20;
@@ -61,7 +63,17 @@ pub(super) enum Event {
     /// It got leases.
     Delivered { subscription: SubscriptionId, topic: TopicId, messages: Vec<Delivery> },
     /// It is not attached any more.
-    Closed(CloseReason),
+    Closed(Error),
+}
+
+impl Event {
+    /// The leases that it gives.
+    pub(super) fn refs(&self) -> Vec<AckRef> {
+        let Self::Delivered { subscription, messages, .. } = self else { return Vec::new() };
+        let reference =
+            |delivery: &Delivery| AckRef { subscription: *subscription, seq: delivery.seq, lease: delivery.lease };
+        messages.iter().map(reference).collect()
+    }
 }
 
 /// What a command works on.
@@ -96,6 +108,8 @@ pub(super) struct Task {
     pub(super) batches: SyncSender<Batch>,
     pub(super) done: UnboundedReceiver<Done>,
     pub(super) stop: CancellationToken,
+    /// Counts the changes of subscriptions.
+    pub(super) changes: watch::Sender<u64>,
     /// A checkpoint is written when the journal has grown by this much.
     pub(super) checkpoint_bytes: u64,
     /// What the next batch will be.
@@ -262,6 +276,10 @@ impl Task {
                 _ => &[],
             };
             codec::encode_record(&record, bodies, |key, payload| self.batch.put(key, payload));
+            if changes_subscriptions(&record) {
+                let changes = self.changes.clone();
+                self.batch.release(Box::new(move || changes.send_modify(|count| *count += 1)));
+            }
         }
     }
 
@@ -281,9 +299,15 @@ impl Task {
         match effect {
             Effect::Deliver { consumer, subscription, topic, messages } => {
                 let events = self.state.deliver_to(consumer)?;
+                let signal = self.signal.clone();
                 Some(Box::new(move || {
-                    // A consumer that has gone is detached by its own command, and its leases end then.
-                    events.send(Event::Delivered { subscription, topic, messages }).ok();
+                    let Err(unsent) = events.send(Event::Delivered { subscription, topic, messages }) else { return };
+                    // The consumer has gone, and has never seen these.
+                    let refs = unsent.0.refs();
+                    let give_back = Command::internal(Vec::new(), move |state| {
+                        state.core.handle_give_back(&refs, state.now, &mut state.out);
+                    });
+                    signal.send(Signal::Command(give_back)).ok();
                 }))
             }
             Effect::Load { subscription, topic, from, messages_max } => {
@@ -312,9 +336,9 @@ impl Task {
                 }))
             }
             Effect::ConsumerClosed { consumer, reason } => {
-                let Consumer { events, .. } = self.state.consumers.remove(&consumer)?;
+                let Consumer { events, subscription, .. } = self.state.consumers.remove(&consumer)?;
                 Some(Box::new(move || {
-                    events.send(Event::Closed(reason)).ok();
+                    events.send(Event::Closed(closed(subscription, reason))).ok();
                 }))
             }
         }
@@ -376,6 +400,17 @@ impl State {
         }
         self.consumers.get(&consumer).map(|consumer| consumer.events.clone())
     }
+}
+
+/// Whether a record may start or end a push.
+fn changes_subscriptions(record: &Record) -> bool {
+    matches!(
+        record,
+        Record::SubscriptionCreated { .. }
+            | Record::SubscriptionUpdated { .. }
+            | Record::SubscriptionDetached { .. }
+            | Record::SubscriptionDeleted { .. }
+    )
 }
 
 async fn sleep_until(instant: Option<tokio::time::Instant>) {

@@ -110,7 +110,14 @@ async fn a_message_that_is_needed_and_not_there_ends_the_engine_and_a_settled_on
     for _ in 0..3 {
         engine.publish(topic(), message()).await.unwrap();
     }
-    let leases = engine.pull(name.clone(), 1, Duration::ZERO).await.unwrap();
+    let one = Pull {
+        messages_max: 1,
+        bytes_max: 0,
+        ack_deadline: None,
+        patience: std::time::Duration::ZERO,
+        taker: Taker::Client,
+    };
+    let leases = engine.pull(name.clone(), one).await.unwrap();
     engine.acknowledge(name, vec![leases[0].ack_id.clone()]).await.unwrap();
 
     let meta = Meta { bytes: 1, key: None };

@@ -91,7 +91,7 @@ mod tests {
     use super::super::clock::Clock;
     use super::super::open::{Options, Running, open_at};
     use super::*;
-    use crate::engine::{Engine, Message, Seek};
+    use crate::engine::{Engine, Message, Pull, Seek, Taker};
 
     const MINUTE_MS: u64 = 60 * 1_000;
     const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
@@ -129,8 +129,11 @@ mod tests {
         }
     }
 
+    const TEN: Pull =
+        Pull { messages_max: 10, bytes_max: 0, ack_deadline: None, patience: PATIENCE, taker: Taker::Client };
+
     async fn pull(running: &Running) -> Vec<String> {
-        let leases = running.engine.pull(subscription(), 10, PATIENCE).await.unwrap();
+        let leases = running.engine.pull(subscription(), TEN).await.unwrap();
         let text = |lease: &crate::engine::Lease| String::from_utf8(lease.message.data.to_vec()).unwrap();
         leases.iter().map(text).collect()
     }
@@ -182,7 +185,7 @@ mod tests {
         running.close().await.unwrap();
         let running = open(dir.path(), 6).await;
         publish(&running, "young").await;
-        let leases = running.engine.pull(subscription(), 10, PATIENCE).await.unwrap();
+        let leases = running.engine.pull(subscription(), TEN).await.unwrap();
         assert_eq!(leases.len(), 2);
         let ids = leases.into_iter().map(|lease| lease.ack_id).collect();
         running.engine.acknowledge(subscription(), ids).await.unwrap();
@@ -238,7 +241,7 @@ mod tests {
         let mut known = Published::from([((id, Seq(1)), Some(Time(7))), ((id, Seq(9)), None)]);
         give_up(&running.engine, &mut known).await.unwrap();
         assert_eq!(known, Published::from([((id, Seq(1)), Some(Time(7)))]), "what is not asked for is forgotten");
-        let leases = running.engine.pull(subscription(), 1, PATIENCE).await.unwrap();
+        let leases = running.engine.pull(subscription(), Pull { messages_max: 1, ..TEN }).await.unwrap();
         running.engine.acknowledge(subscription(), vec![leases[0].ack_id.clone()]).await.unwrap();
         publish(&running, "next").await;
         give_up(&running.engine, &mut known).await.unwrap();
@@ -256,7 +259,7 @@ mod tests {
         running.close().await.unwrap();
         let running = open(dir.path(), 0).await;
         publish(&running, "after").await;
-        let leases = running.engine.pull(subscription(), 10, PATIENCE).await.unwrap();
+        let leases = running.engine.pull(subscription(), TEN).await.unwrap();
         let times: Vec<u64> = leases.iter().map(|lease| lease.publish_time_ms).collect();
         assert!(times.len() == 2 && times[0] >= BEGIN_MS + 60 * MINUTE_MS && times[1] >= times[0], "{times:?}");
     }

@@ -9,8 +9,10 @@ use broker_core::{
 use bytes::Bytes;
 use prost::Message as _;
 
+use super::policy::{policy_of, policy_to};
 use super::record::{fail_reason_of, fail_reason_to};
 use super::settings::{SubscriptionConfig, TopicConfig, labels_of, labels_to};
+use super::wire::Policy;
 use super::{CodecError, body, versioned};
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -27,6 +29,10 @@ struct Checkpoint {
     subscriptions: Vec<Subscription>,
     #[prost(message, repeated, tag = "6")]
     bookmarks: Vec<Bookmark>,
+    #[prost(message, repeated, tag = "10")]
+    policies: Vec<Policy>,
+    #[prost(uint64, tag = "11")]
+    policy_revision_last: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -149,12 +155,22 @@ pub(in crate::engine::embedded) fn encode_checkpoint(snapshot: &Snapshot) -> Vec
         topics: snapshot.topics.iter().map(Topic::from).collect(),
         subscriptions: snapshot.subscriptions.iter().map(Subscription::from).collect(),
         bookmarks: snapshot.bookmarks.iter().map(Bookmark::from).collect(),
+        policies: snapshot.policies.iter().map(|(resource, policy)| policy_to(resource, policy)).collect(),
+        policy_revision_last: snapshot.policy_revision_last,
     })
 }
 
 pub(in crate::engine::embedded) fn decode_checkpoint(bytes: &[u8]) -> Result<Snapshot, CodecError> {
-    let Checkpoint { epoch, topic_id_last, subscription_id_last, topics, subscriptions, bookmarks } =
-        Checkpoint::decode(body(bytes)?)?;
+    let Checkpoint {
+        epoch,
+        topic_id_last,
+        subscription_id_last,
+        topics,
+        subscriptions,
+        bookmarks,
+        policies,
+        policy_revision_last,
+    } = Checkpoint::decode(body(bytes)?)?;
     Ok(Snapshot {
         epoch,
         topic_id_last,
@@ -162,6 +178,8 @@ pub(in crate::engine::embedded) fn decode_checkpoint(bytes: &[u8]) -> Result<Sna
         topics: topics.into_iter().map(TopicSnapshot::try_from).collect::<Result<_, _>>()?,
         subscriptions: subscriptions.into_iter().map(SubscriptionSnapshot::try_from).collect::<Result<_, _>>()?,
         bookmarks: bookmarks.into_iter().map(core::Bookmark::try_from).collect::<Result<_, _>>()?,
+        policies: policies.into_iter().map(policy_of).collect::<Result<_, _>>()?,
+        policy_revision_last,
     })
 }
 
@@ -402,6 +420,10 @@ mod tests {
             core::Record::Sought { id: SubscriptionId(3), to: core::SeekTo::After(Seq(5)), leases },
             core::Record::SubscriptionDetached { id: SubscriptionId(3) },
             core::Record::Active { id: subscription, time: Time(7) },
+            core::Record::PolicySet {
+                resource: core::Resource::Subscription(subscription),
+                policy: core::Policy { revision: 5, body: vec![9] },
+            },
         ] {
             recovery.apply(&record).unwrap();
         }

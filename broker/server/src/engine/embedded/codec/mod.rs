@@ -4,6 +4,7 @@
 //! the version of its layout; within a version, fields are only added, as Protocol Buffers allow.
 
 mod checkpoint;
+mod policy;
 mod record;
 mod settings;
 mod wire;

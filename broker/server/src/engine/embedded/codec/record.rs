@@ -11,6 +11,7 @@ use bytes::Bytes;
 use orderflow_proto::google::pubsub::v1::PubsubMessage;
 use prost::Message as _;
 
+use super::policy::{policy_of, policy_to};
 use super::settings::{labels_of, labels_to};
 use super::wire::{
     Acked, Active, Cut, Entry, Fact, Failed, Forwarded, Messages, Published, Redriven, SnapshotCreated, Sought,
@@ -80,6 +81,7 @@ pub(in crate::engine::embedded) fn encode_record(
             expires_ms: expires.0,
         }),
         Record::SnapshotDeleted { name } => Fact::SnapshotDeleted(name.to_string()),
+        Record::PolicySet { resource, policy } => Fact::PolicySet(policy_to(resource, policy)),
         Record::SubscriptionDeleted { id } => Fact::SubscriptionDeleted(id.0),
         Record::Published { topic, first, time, count: _, bytes: _, filtered } => {
             for_each_chunk(*first, bodies, |first, bodies| {
@@ -189,6 +191,10 @@ pub(in crate::engine::embedded) fn decode_record(payload: &[u8]) -> Result<Optio
         }
         Fact::SnapshotDeleted(name) => {
             Record::SnapshotDeleted { name: name.parse().map_err(|_| CodecError::Field("snapshot.name"))? }
+        }
+        Fact::PolicySet(policy) => {
+            let (resource, policy) = policy_of(policy)?;
+            Record::PolicySet { resource, policy }
         }
         Fact::SubscriptionDeleted(id) => Record::SubscriptionDeleted { id: SubscriptionId(id) },
         Fact::Published(Published { topic, messages }) => {
@@ -424,8 +430,13 @@ mod tests {
             retention: core::Retention::from_ms(core::RETENTION_MS_MAX).unwrap(),
             exactly_once: true,
             expiration: Some(core::Expiration::from_ms(core::EXPIRATION_MS_MIN + 1).unwrap()),
+            push: Some(pushed(Some(core::PushVersion::V1), Some(core::PushBody::Raw { write_metadata: true }))),
             ..core::SubscriptionConfig::new("projects/p/subscriptions/payment".parse().unwrap(), topic)
         }
+    }
+
+    fn pushed(version: Option<core::PushVersion>, body: Option<core::PushBody>) -> core::PushConfig {
+        core::PushConfig::new("https://example.com/push?a=b".to_owned(), version, body).unwrap()
     }
 
     fn records_without_messages() -> Vec<Record> {
@@ -437,6 +448,14 @@ mod tests {
         };
         let name: core::SnapshotName = "projects/p/snapshots/monday".parse().unwrap();
         let never = core::SubscriptionConfig { expiration: None, filter: None, ..full_subscription() };
+        let pushed = |version, body| {
+            let config = core::SubscriptionConfig { push: Some(pushed(version, body)), ..never.clone() };
+            Record::SubscriptionUpdated { id: SubscriptionId(1), config }
+        };
+        let policy = |resource| {
+            let policy = core::Policy { revision: u64::MAX, body: vec![1, 2, 3] };
+            Record::PolicySet { resource, policy }
+        };
         let labels = || core::Labels::new([("k".to_owned(), "v".to_owned())].into()).unwrap();
         let leases = LeaseId { epoch: u32::MAX, number: u64::MAX };
         let (id, topic_id, seq) = (SubscriptionId(u32::MAX), TopicId(1), Seq(u64::MAX));
@@ -457,7 +476,13 @@ mod tests {
                 start: seq,
                 time: Time(u64::MAX),
             },
-            Record::SubscriptionCreated { id, topic: topic_id, config: never, start: seq, time: Time(0) },
+            pushed(None, None),
+            pushed(Some(core::PushVersion::V1Beta2), Some(core::PushBody::Wrapped)),
+            pushed(Some(core::PushVersion::V1Beta1), Some(core::PushBody::Raw { write_metadata: false })),
+            policy(core::Resource::Topic(topic_id)),
+            policy(core::Resource::Subscription(id)),
+            policy(core::Resource::Snapshot(name.clone())),
+            Record::SubscriptionCreated { id, topic: topic_id, config: never.clone(), start: seq, time: Time(0) },
             Record::SubscriptionUpdated { id, config: full_subscription() },
             Record::SubscriptionDetached { id },
             Record::Active { id, time: Time(1) },

@@ -44,6 +44,20 @@ pub(super) struct SubscriptionConfig {
     /// None: never.
     #[prost(uint64, optional, tag = "12")]
     expiration_ms: Option<u64>,
+    #[prost(message, optional, tag = "13")]
+    push: Option<PushConfig>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct PushConfig {
+    #[prost(string, tag = "1")]
+    endpoint: String,
+    /// 0: none was asked for; 1: `v1`, 2: `v1beta2`, 3: `v1beta1`.
+    #[prost(uint32, tag = "2")]
+    version: u32,
+    /// 0: none was asked for; 1: wrapped, 2: raw, 3: raw with headers.
+    #[prost(uint32, tag = "3")]
+    body: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -105,6 +119,7 @@ impl From<&core::SubscriptionConfig> for SubscriptionConfig {
             retention_ms: Some(config.retention.ms()),
             exactly_once: config.exactly_once,
             expiration_ms: config.expiration.map(core::Expiration::ms),
+            push: config.push.as_ref().map(push_to),
         }
     }
 }
@@ -139,8 +154,44 @@ impl TryFrom<SubscriptionConfig> for core::SubscriptionConfig {
             retention: config.retention_ms.map(retention).transpose()?.unwrap_or_default(),
             exactly_once: config.exactly_once,
             expiration: config.expiration_ms.map(expiration).transpose()?,
+            push: config.push.map(push_of).transpose()?,
         })
     }
+}
+
+fn push_to(config: &core::PushConfig) -> PushConfig {
+    let version = match config.version {
+        None => 0,
+        Some(core::PushVersion::V1) => 1,
+        Some(core::PushVersion::V1Beta2) => 2,
+        Some(core::PushVersion::V1Beta1) => 3,
+    };
+    let body = match config.body {
+        None => 0,
+        Some(core::PushBody::Wrapped) => 1,
+        Some(core::PushBody::Raw { write_metadata: false }) => 2,
+        Some(core::PushBody::Raw { write_metadata: true }) => 3,
+    };
+    PushConfig { endpoint: config.endpoint().to_owned(), version, body }
+}
+
+fn push_of(config: PushConfig) -> Result<core::PushConfig, CodecError> {
+    let PushConfig { endpoint, version, body } = config;
+    let version = match version {
+        0 => None,
+        1 => Some(core::PushVersion::V1),
+        2 => Some(core::PushVersion::V1Beta2),
+        3 => Some(core::PushVersion::V1Beta1),
+        _ => return Err(CodecError::Field("subscription.push.version")),
+    };
+    let body = match body {
+        0 => None,
+        1 => Some(core::PushBody::Wrapped),
+        2 => Some(core::PushBody::Raw { write_metadata: false }),
+        3 => Some(core::PushBody::Raw { write_metadata: true }),
+        _ => return Err(CodecError::Field("subscription.push.body")),
+    };
+    core::PushConfig::new(endpoint, version, body).map_err(|_| CodecError::Field("subscription.push.endpoint"))
 }
 
 pub(super) fn labels_to(labels: &core::Labels) -> BTreeMap<String, String> {

@@ -8,7 +8,7 @@ use super::settings::{SubscriptionConfig, TopicConfig};
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Entry {
-    #[prost(oneof = "Fact", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21")]
+    #[prost(oneof = "Fact", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 24")]
     pub(super) fact: Option<Fact>,
 }
 
@@ -57,6 +57,29 @@ pub(super) enum Fact {
     SnapshotDeleted(String),
     #[prost(message, tag = "21")]
     Redriven(Redriven),
+    #[prost(message, tag = "24")]
+    PolicySet(Policy),
+}
+
+/// An access policy, and whose it is.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Policy {
+    #[prost(oneof = "Resource", tags = "1, 2, 3")]
+    pub(super) resource: Option<Resource>,
+    #[prost(uint64, tag = "4")]
+    pub(super) revision: u64,
+    #[prost(bytes = "vec", tag = "5")]
+    pub(super) body: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(super) enum Resource {
+    #[prost(uint32, tag = "1")]
+    Topic(u32),
+    #[prost(uint32, tag = "2")]
+    Subscription(u32),
+    #[prost(string, tag = "3")]
+    Snapshot(String),
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

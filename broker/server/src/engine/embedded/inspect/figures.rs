@@ -174,7 +174,7 @@ mod tests {
 
     use super::super::super::open::{Options, open};
     use super::*;
-    use crate::engine::{Engine, Message};
+    use crate::engine::{Engine, Message, Pull, Taker};
 
     #[tokio::test]
     async fn the_age_of_the_oldest_message_is_read_once_for_each_that_comes_to_be_the_oldest() {
@@ -199,7 +199,9 @@ mod tests {
         let first = engine.stats().await.unwrap().subscriptions[0].oldest_unacked;
         assert!(first.is_some());
         assert_eq!(unknown().await, 0, "it is not read again");
-        let leases = engine.pull(name.clone(), 1, std::time::Duration::from_secs(30)).await.unwrap();
+        let patience = std::time::Duration::from_secs(30);
+        let one = Pull { messages_max: 1, bytes_max: 0, ack_deadline: None, patience, taker: Taker::Client };
+        let leases = engine.pull(name.clone(), one).await.unwrap();
         engine.acknowledge(name, vec![leases[0].ack_id.clone()]).await.unwrap();
         assert_eq!(unknown().await, 1, "another one is the oldest now");
         assert!(engine.stats().await.unwrap().subscriptions[0].oldest_unacked >= first);
