@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use orderflow_proto::google::pubsub::v1 as pb;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tonic::Code;
 
@@ -34,15 +34,22 @@ struct Post {
 
 impl Endpoint {
     async fn start(answer: impl Fn(&Post) -> StatusCode + Clone + Send + Sync + 'static) -> Self {
-        Self::start_at("127.0.0.1:0", move |post| std::future::ready(answer(&post))).await
+        Self::start_with(move |post| std::future::ready(answer(&post))).await
     }
 
-    async fn start_at<F, R>(address: &str, answer: F) -> Self
+    async fn start_with<F, R>(answer: F) -> Self
     where
         F: Fn(Post) -> R + Clone + Send + Sync + 'static,
         R: Future<Output = StatusCode> + Send,
     {
-        let listener = TcpListener::bind(address).await.unwrap();
+        Self::start_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), answer)
+    }
+
+    fn start_on<F, R>(listener: TcpListener, answer: F) -> Self
+    where
+        F: Fn(Post) -> R + Clone + Send + Sync + 'static,
+        R: Future<Output = StatusCode> + Send,
+    {
         let address = listener.local_addr().unwrap();
         let (heard, posts) = mpsc::unbounded_channel();
         let handle = move |headers: HeaderMap, body: Bytes| async move {
@@ -154,7 +161,10 @@ async fn a_message_that_is_refused_comes_again_and_ends_in_the_dead_letter_topic
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_is_not_there_costs_no_attempt_and_gets_everything_once_it_is_also_after_a_kill() {
-    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    // A socket that does not listen refuses connections, and keeps its port from everybody else.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let nobody = socket.local_addr().unwrap();
     let dir = TempDir::new().unwrap();
     let broker = BrokerProcess::start(dir.path(), "127.0.0.1:0");
     let client = Client::connect(&broker.url()).await;
@@ -165,7 +175,7 @@ async fn an_endpoint_that_is_not_there_costs_no_attempt_and_gets_everything_once
     broker.kill();
     let broker = BrokerProcess::start(dir.path(), "127.0.0.1:0");
     broker.until_logged("can't be reached");
-    let mut endpoint = Endpoint::start_at(&nobody.to_string(), async |_| StatusCode::OK).await;
+    let mut endpoint = Endpoint::start_on(socket.listen(128).unwrap(), async |_| StatusCode::OK);
     let mut texts = HashSet::new();
     while texts.len() < 3 {
         let post = endpoint.next().await;
@@ -207,7 +217,7 @@ async fn messages_of_one_key_are_posted_one_at_a_time_and_in_order_also_when_som
             StatusCode::OK
         }
     };
-    let endpoint = Endpoint::start_at("127.0.0.1:0", answer).await;
+    let endpoint = Endpoint::start_with(answer).await;
     let broker = TestBroker::start().await;
     let client = broker.client().await;
     client.create_topic(TOPIC).await;
@@ -266,7 +276,7 @@ async fn a_stop_waits_for_the_answers_that_are_open() {
             StatusCode::OK
         }
     };
-    let mut endpoint = Endpoint::start_at("127.0.0.1:0", answer).await;
+    let mut endpoint = Endpoint::start_with(answer).await;
     let broker = TestBroker::start().await;
     let client = broker.client().await;
     client.create_topic(TOPIC).await;

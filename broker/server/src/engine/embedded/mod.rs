@@ -32,7 +32,7 @@ use broker_core::{
 };
 use broker_log::Reader;
 use bytes::Bytes;
-use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Sender, UnboundedSender, unbounded_channel};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 pub(crate) use failure::Failure;
@@ -98,16 +98,17 @@ impl Embedded {
         answer.await.map_err(|_| Error::Unavailable)?.map_err(E::into)
     }
 
-    /// Attaches a consumer. The attachment ends it when it is dropped, also while this is under way.
+    /// Attaches a consumer that hears of its messages by `events`. The attachment ends it when it is dropped, also while
+    /// this is under way; messages may have come by then.
     async fn attach(
         &self,
         subscription: SubscriptionName,
         attach: Attach,
         taker: Taker,
-    ) -> Result<(Attachment, Attached, UnboundedReceiver<Event>), Error> {
+        events: UnboundedSender<Event>,
+    ) -> Result<(Attachment, Attached), Error> {
         let consumer = ConsumerId(self.consumer_last.fetch_add(1, Ordering::Relaxed));
         let attachment = Attachment { engine: self.clone(), consumer, detach: Detach::Graceful, seen: 0 };
-        let (events, deliveries) = unbounded_channel();
         let attached = self
             .ask(move |state| {
                 let view = state.core.subscription(&subscription)?;
@@ -123,7 +124,7 @@ impl Embedded {
                 Ok::<_, Error>(Attached { ordered: view.config.ordering, shows_attempts, exactly_once })
             })
             .await?;
-        Ok((attachment, attached, deliveries))
+        Ok((attachment, attached))
     }
 
     /// Detaches a consumer. What it has on leases after `seen` never left the broker, and goes to others.
@@ -364,8 +365,9 @@ impl Engine for Embedded {
     async fn subscribe(&self, subscription: SubscriptionName, flow: Flow) -> Result<EmbeddedLeases, Error> {
         let Flow { messages_max, bytes_max, ack_deadline } = flow;
         let attach = Attach { messages_max, bytes_max, ack_deadline, kind: ConsumerKind::Stream };
-        let (attachment, attached, events) = self.attach(subscription.clone(), attach, Taker::Client).await?;
-        Ok(EmbeddedLeases::start(attachment, subscription, &attached, ack_deadline, events))
+        let (events, deliveries) = unbounded_channel();
+        let (attachment, attached) = self.attach(subscription.clone(), attach, Taker::Client, events).await?;
+        Ok(EmbeddedLeases::start(attachment, subscription, &attached, ack_deadline, deliveries))
     }
 
     async fn acknowledge(&self, subscription: SubscriptionName, ack_ids: Vec<AckId>) -> Result<Confirmation, Error> {
