@@ -69,7 +69,7 @@ pub enum Mismatch {
         what: &'static str,
     },
     /// A message about an order could not be handled.
-    #[error("order {order} has a dead letter: {reason}")]
+    #[error("{} has a dead letter: {reason}", if order.is_empty() { "an unknown order".to_owned() } else { format!("order {order}") })]
     DeadLetter {
         /// Which order; empty if that can't be told.
         order: String,

@@ -37,6 +37,9 @@ impl Running {
         let mut command = Command::new(std::env::current_exe()?);
         command
             .args(layout.arguments(part))
+            // One address can't be that of every part; the arguments say which is whose.
+            .env_remove("METRICS_LISTEN")
+            .env_remove("BROKER_METRICS_LISTEN")
             // Colours belong on a terminal; the log is a file.
             .env("NO_COLOR", "1")
             // The child ends itself when this pipe closes, and it closes with the runner, however the runner ends.

@@ -15,11 +15,15 @@ const TOPOLOGY: &str = include_str!("../../../topology.json");
 /// How far apart the instances of a part listen: payment-service-2 listens ten ports above payment-service.
 const PORTS_APART: u16 = 10;
 
+/// How far above a part's port its page for Prometheus is.
+const METRICS_ABOVE: u16 = 1_000;
+
 /// The folder and the addresses of one stack.
 #[derive(Debug)]
 pub(crate) struct Layout {
     data_dir: PathBuf,
     listen: BTreeMap<Instance, SocketAddr>,
+    metrics: bool,
 }
 
 impl Layout {
@@ -44,7 +48,7 @@ impl Layout {
                 listen.insert(Instance { part, number }, address);
             }
         }
-        Ok(Self { data_dir, listen })
+        Ok(Self { data_dir, listen, metrics: config.metrics })
     }
 
     pub(crate) fn data_dir(&self) -> &Path {
@@ -112,12 +116,22 @@ impl Layout {
             Part::InvoiceWorker => (&["invoice-worker"], vec![broker]),
         };
         let listen = [OsString::from("--listen"), self.listen(instance).to_string().into()];
+        let page =
+            self.metrics_page(instance).map(|page| [OsString::from("--metrics-listen"), page.to_string().into()]);
         [OsString::from("--exit-with-parent")]
             .into_iter()
             .chain(command.iter().map(OsString::from))
             .chain(listen)
+            .chain(page.into_iter().flatten())
             .chain(flags.into_iter().flat_map(|(flag, value)| [flag.into(), value]))
             .collect()
+    }
+
+    /// Where an instance shows its figures, if it is to show them and there is a port for it.
+    pub(crate) fn metrics_page(&self, instance: Instance) -> Option<SocketAddr> {
+        let address = self.listen(instance);
+        let port = address.port().checked_add(METRICS_ABOVE).filter(|_| self.metrics)?;
+        Some(SocketAddr::new(address.ip(), port))
     }
 
     /// Where e-mail goes unless the environment names a mail server.

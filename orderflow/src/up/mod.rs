@@ -55,6 +55,9 @@ pub struct Config {
     /// notification-service and invoice-worker can; each listens ten ports above the one before
     #[arg(long, env = "ORDERFLOW_INSTANCES", value_name = "PART=COUNT", value_delimiter = ',', value_parser = several)]
     pub instances: Vec<(Part, u16)>,
+    /// Open a page for Prometheus at /metrics beside each part, a thousand ports above the part's own
+    #[arg(long, env = "ORDERFLOW_METRICS")]
+    pub metrics: bool,
     /// Show every line of every log, not only what is worth a look
     #[arg(long, short)]
     pub verbose: bool,
