@@ -1,7 +1,8 @@
 //! The sums. A pure function: books in, verdict out.
 //!
-//! Whether an outbox holds something back needs no question of its own: each event has an effect that is counted here (a
-//! payment, a notification, an invoice, a change of the order), so an event that waits is an effect that is missing.
+//! Whether an outbox holds something back is seen by what is missing elsewhere: an event that waits is a payment, a
+//! notification, an invoice or a change of an order that is not there. Three events have no such effect, so that one of
+//! them may wait unseen: `OrderDeclined`, `OrderRefunded` and `PaymentVoided`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long a key waits for its failed message to come back, in milliseconds. The broker delivers nothing of the key
-/// before it, unless it went to the dead-letter topic; so this is longer than the longest backoff of the topology.
+/// before it, unless it went to the dead-letter topic or to another consumer of the subscription; so this is longer than
+/// the longest backoff of the topology.
 pub(super) const COMEBACK_MS_MAX: u64 = 75_000;
 
 /// A lane: an ordering key, or a message that has none and stands alone.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use google_cloud_pubsub::model::Message;
 use google_cloud_pubsub::subscriber::handler::Handler as Lease;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::field::Empty;
 use tracing::{Instrument as _, info, info_span, warn};
@@ -37,6 +37,9 @@ pub const IN_HAND_MAX: usize = 2 * OUTSTANDING_MESSAGES_MAX as usize;
 
 /// How long a stopping consumer may finish what it has in hand, in milliseconds.
 pub const FINISH_MS_MAX: u64 = 5_000;
+
+/// How often it is looked which keys have waited long enough for a message to come back, in milliseconds.
+const SWEEP_MS: u64 = 1_000;
 
 /// How long acks may gather in the client before they are sent, in milliseconds, and a good while for the way.
 const ACK_FLUSH_MS: u64 = 300;
@@ -145,15 +148,19 @@ impl<H: Handler> Consumer<H> {
 }
 
 async fn consume<H: Handler>(mut source: Source, mut hand: Hand<H>, token: CancellationToken) -> Result<(), Error> {
+    let mut sweep = tokio::time::interval(Duration::from_millis(SWEEP_MS));
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         hand.start();
         tokio::select! {
             biased;
             () = token.cancelled() => break,
             Some(finished) = hand.tasks.join_next() => hand.settle(finished),
+            // Also while messages come without a pause: what is waited for may have gone to another consumer.
+            _ = sweep.tick() => hand.lanes.expire(Instant::now()),
             message = source.next(), if hand.lanes.in_hand() < IN_HAND_MAX => match message? {
                 Some((message, lease)) => hand.take(message, lease),
-                None => hand.lanes.expire(Instant::now()),
+                None => {}
             }
         }
     }

@@ -106,6 +106,12 @@ impl Error {
     }
 }
 
+/// Whether another connection holds what the statement needs: SQLite's BUSY.
+pub(super) fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(DatabaseError::code).and_then(|code| code.parse::<u32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
+}
+
 fn statement_kind(error: &sqlx::Error) -> Kind {
     match error {
         sqlx::Error::Database(error) => database_kind(error.as_ref()),

@@ -61,12 +61,13 @@ impl Database {
         make_folder(url)?;
         let fail = |source| Error::Open { url: url.to_owned(), source };
         let options: AnyConnectOptions = with_create(url).parse().map_err(fail)?;
-        let mut connection = AnyConnection::connect_with(&options).await.map_err(fail)?;
-        connection.execute(WRITER_PRAGMAS).await.map_err(fail)?;
         let file = file_path(url).map(PathBuf::from);
-        // Two processes that start at the same time would both see the tables missing.
+        // Processes that start at the same time would all see the tables missing; and only one at a time can turn a new
+        // file to its journal mode, for which SQLite does not wait.
         let role = Role::new(file.as_deref(), "tables").take(&CancellationToken::new()).await;
         let _held = role.map_err(|source| Error::Folder { url: url.to_owned(), source })?;
+        let mut connection = AnyConnection::connect_with(&options).await.map_err(fail)?;
+        connection.execute(WRITER_PRAGMAS).await.map_err(fail)?;
         schema::migrate(&mut connection, migrations).await?;
         let reads = AnyPoolOptions::new()
             .max_connections(READ_CONNECTIONS_MAX)
@@ -143,8 +144,8 @@ impl Database {
 }
 
 /// `synchronous = FULL` makes a commit wait for the disk also in WAL mode, where the default would not. Writers of several
-/// processes take turns, and a turn may take a while on a busy machine.
-const WRITER_PRAGMAS: &str = "PRAGMA busy_timeout = 60000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+/// processes take turns; whoever waits longer than this asks again.
+const WRITER_PRAGMAS: &str = "PRAGMA busy_timeout = 1000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
      PRAGMA foreign_keys = ON;";
 
 const READER_PRAGMAS: &str = "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;";

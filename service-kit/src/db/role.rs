@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 /// How often who waits for a role tries to get it, in milliseconds.
 const TRY_MS: u64 = 200;
 
-/// A role in a database's life: to publish its events, to send its e-mail, to change its tables.
+/// A role in a database's life: to publish its events, to change its tables.
 ///
 /// It is a lock on a file beside the database, so that it is free at once when the process that had it is gone, however
-/// that went.
+/// that went. A process that is frozen keeps it: whoever stops a process without ending it stops its roles as well.
 #[derive(Clone, Debug)]
 pub struct Role {
     path: Option<PathBuf>,
@@ -74,7 +74,7 @@ mod tests {
         let folder = TempDir::new().unwrap();
         let database = folder.path().join("order.db");
         let role = || Role::new(Some(&database), "relay");
-        let other = Role::new(Some(&database), "mail");
+        let other = Role::new(Some(&database), "tables");
         let token = CancellationToken::new();
         let held = role().take(&token).await.unwrap().unwrap();
         assert!(role().try_take().unwrap().is_none());

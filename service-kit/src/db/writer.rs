@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use sqlx::{AnyConnection, Connection as _};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::{Instrument as _, Span, error};
+use tracing::{Instrument as _, Span, error, warn};
 
-use super::{Connection, Error, JobFuture};
+use super::{Connection, Error, JobFuture, error};
 use crate::telemetry::metrics;
 
 /// Takes the turn to write at once. A transaction that began by reading could find that another process has written
@@ -105,7 +105,13 @@ async fn work(mut connection: AnyConnection, mut queue: mpsc::Receiver<Job>, com
 }
 
 async fn commit(connection: &mut AnyConnection, batch: &mut Vec<Job>, done: &mut Vec<Done>) -> Result<(), sqlx::Error> {
-    let mut transaction = connection.begin_with(BEGIN).await?;
+    let mut transaction = loop {
+        match connection.begin_with(BEGIN).await {
+            // Nothing was written yet: it is another process's turn, however long that takes.
+            Err(error) if error::is_busy(&error) => warn!("another process writes into the database; waiting for it"),
+            begun => break begun?,
+        }
+    };
     for job in batch.drain(..) {
         let mut savepoint = transaction.begin().await?;
         let result = job(&mut savepoint).await;

@@ -9,6 +9,10 @@ use tonic::Status;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
+/// The longest value that travels on, in bytes. The W3C asks for 512 at least, and no message attribute may hold more than
+/// 1,024: a caller's long `tracestate` must not keep an event from being published.
+const VALUE_BYTES_MAX: usize = 512;
+
 /// Lets a span follow what came in, and gives it the field `trace_id`, which it has to have declared as empty.
 pub(crate) fn follow(span: &Span, carrier: &dyn Extractor) {
     if span.is_disabled() {
@@ -80,7 +84,7 @@ struct Headers(BTreeMap<String, String>);
 impl Injector for Headers {
     fn set(&mut self, key: &str, value: String) {
         // The propagator sets an empty `tracestate` as well, which tells nothing.
-        if !value.is_empty() {
+        if (1..=VALUE_BYTES_MAX).contains(&value.len()) {
             self.0.insert(key.to_owned(), value);
         }
     }
@@ -118,6 +122,21 @@ mod tests {
             assert_ne!(traceparent, PARENT, "the span that is left behind is this one, not the one before");
             assert_eq!(left.len(), 1, "an empty tracestate is left out: {left:?}");
         });
+    }
+
+    #[test]
+    fn a_tracestate_travels_on_unless_it_is_too_long() {
+        for (value_bytes, travels) in [(200, true), (256, false)] {
+            let state = format!("a={0},b={0}", "x".repeat(value_bytes));
+            let came = [("traceparent".to_owned(), PARENT.to_owned()), ("tracestate".to_owned(), state)];
+            traced(|| {
+                let span = tracing::info_span!("rpc", trace_id = Empty);
+                follow(&span, &Attributes(&HashMap::from(came)));
+                let left = span.in_scope(headers);
+                assert!(left.contains_key("traceparent"));
+                assert_eq!(left.contains_key("tracestate"), travels, "{value_bytes}");
+            });
+        }
     }
 
     #[test]

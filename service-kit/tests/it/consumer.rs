@@ -370,10 +370,10 @@ async fn a_stop_finishes_and_acks_what_is_in_hand() {
     let fake = fake();
     let begun = Arc::<AtomicUsize>::default();
     for at in 0..20 {
-        put(&fake, &format!("key {}", at % 4), &at.to_string(), "");
+        put(&fake, &format!("key {at}"), &at.to_string(), "");
     }
-    let running = consume(&fake, Steady(begun.clone())).await;
-    crate::until("one of each key has begun", async || begun.load(Ordering::Relaxed) == 4).await;
+    let running = consume_with(&fake, Steady(begun.clone()), 20).await;
+    crate::until("all have begun", async || begun.load(Ordering::Relaxed) == 20).await;
     running.stop().await;
     drained(&fake).await;
     assert_eq!(fake.state().acked.len(), 20);

@@ -355,3 +355,33 @@ async fn an_error_that_lasts_is_told_from_one_that_passes_and_one_of_the_row() {
     let error = poisoned.await;
     assert!(matches!(&error, db::Error::Unfit { cause } if cause.contains("no such table")), "{error:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_file_may_be_opened_by_many_at_the_same_time() {
+    for _ in 0..10 {
+        let folder = TempDir::new().unwrap();
+        let url = crate::url(&folder);
+        let mut opening = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let url = url.clone();
+            opening.spawn(async move { Database::open(&url, &MIGRATIONS).await.map(drop) });
+        }
+        while let Some(opened) = opening.join_next().await {
+            opened.unwrap().unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_waits_while_another_process_holds_the_database_for_long() {
+    let (folder, database) = crate::database().await;
+    let mut other = sqlx::SqliteConnection::connect(&crate::url(&folder)).await.unwrap();
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let mut write = pin!(insert(&database, 1, "waits", false));
+    // Longer than SQLite itself waits.
+    let early = tokio::time::timeout(Duration::from_millis(2_500), &mut write).await;
+    assert!(early.is_err(), "{early:?}");
+    sqlx::query("COMMIT").execute(&mut other).await.unwrap();
+    write.await.unwrap();
+    assert_eq!(ids(&database).await, [1]);
+}
