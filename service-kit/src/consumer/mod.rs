@@ -158,9 +158,10 @@ async fn consume<H: Handler>(mut source: Source, mut hand: Hand<H>, token: Cance
             Some(finished) = hand.tasks.join_next() => hand.settle(finished),
             // Also while messages come without a pause: what is waited for may have gone to another consumer.
             _ = sweep.tick() => hand.lanes.expire(Instant::now()),
-            message = source.next(), if hand.lanes.in_hand() < IN_HAND_MAX => match message? {
-                Some((message, lease)) => hand.take(message, lease),
-                None => {}
+            message = source.next(), if hand.lanes.in_hand() < IN_HAND_MAX => {
+                if let Some((message, lease)) = message? {
+                    hand.take(message, lease);
+                }
             }
         }
     }
