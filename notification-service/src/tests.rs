@@ -67,8 +67,7 @@ impl Harness {
     }
 
     async fn open(folder: TempDir, sends_emails: bool, now_us: fn() -> i64) -> Self {
-        let url = format!("sqlite://{}/notification.db", folder.path().display());
-        let database = Database::open(&url, MIGRATIONS).await.unwrap();
+        let database = database(&folder).await;
         let app = App::new(Store::new(database.clone(), sends_emails), now_us);
         let stopping = CancellationToken::new();
         let (orders, payments, invoices) = handlers(&app);
@@ -129,6 +128,11 @@ impl Watching {
         }
         numbers
     }
+}
+
+async fn database(folder: &TempDir) -> Database {
+    let url = format!("sqlite://{}/notification.db", folder.path().display());
+    Database::open(&url, MIGRATIONS).await.unwrap()
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -280,6 +284,39 @@ async fn a_watcher_hears_of_its_own_customer_only_and_of_the_end() {
     assert_eq!((notification.customer_id.as_str(), notification.event_id.as_str()), ("ada", "e-2"));
     harness.stopping.cancel();
     assert_eq!(ada.next().await.unwrap_err().code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_watcher_hears_what_another_instance_on_the_same_database_stored() {
+    let harness = Harness::start().await;
+    let mut ada = harness.watch("ada", 0).await;
+    harness.order(&message("e-1", PLACED, placed("ada").encode_to_vec())).await;
+    assert_eq!(ada.next().await.unwrap().number, 1);
+    let other = App::new(Store::new(database(&harness.folder).await, true), now_us);
+    let (orders, _, _) = handlers(&other);
+    let event = message("e-2", PLACED, placed("ada").encode_to_vec());
+    assert_eq!(within(orders.handle(&event, &harness.stopping)).await, Outcome::Done);
+    assert_eq!(ada.next().await.unwrap().number, 2);
+}
+
+#[tokio::test]
+async fn a_watcher_that_does_not_read_is_told_of_the_end_before_the_rest() {
+    let harness = Harness::start().await;
+    for number in 0..10 {
+        harness.order(&message(&format!("e-{number}"), PLACED, placed("ada").encode_to_vec())).await;
+    }
+    let mut ada = harness.watch("ada", 0).await;
+    assert_eq!(ada.next().await.unwrap().number, 1);
+    harness.stopping.cancel();
+    let mut told = 1;
+    let end = loop {
+        match ada.next().await {
+            Ok(_) => told += 1,
+            Err(end) => break end,
+        }
+    };
+    assert_eq!(end.code(), Code::Unavailable);
+    assert!(told < 10, "the end came after everything else");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod bells;
 mod emails;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bells::Bells;
 pub(crate) use bells::WATCHES_MAX;
@@ -16,6 +17,10 @@ use crate::domain::{CustomerId, Draft, Invoice, KeptInvoice, Notification, Times
 
 /// Notifications that a watch reads from the store at once.
 const WATCH_BATCH_NOTIFICATIONS: u32 = 100;
+
+/// How long a watch waits for its bell before it looks all the same, in milliseconds: another instance on the same
+/// database rings no bell here.
+const WATCH_POLL_MS: u64 = 1_000;
 
 /// The use cases. Cheap to clone.
 #[derive(Debug)]
@@ -233,7 +238,7 @@ impl<S: Notifications> Watch<S> {
                 self.seen_number = last.number;
                 return Ok(batch);
             }
-            self.bell.rung().await;
+            let _ = tokio::time::timeout(Duration::from_millis(WATCH_POLL_MS), self.bell.rung()).await;
         }
     }
 }

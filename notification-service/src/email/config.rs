@@ -6,7 +6,7 @@ use lettre::{AsyncSmtpTransport, Tokio1Executor};
 use service_kit::config::Check;
 use service_kit::service::Error;
 
-use super::transport::Transport;
+use super::transport::{Smtp, Transport};
 
 /// What a right address of the mail server looks like.
 const FORMS: &str = "is not smtp://host:port, smtps://host:port or file:///folder";
@@ -82,9 +82,8 @@ impl EmailConfig {
         }
     }
 
-    fn smtp(&self) -> Option<AsyncSmtpTransport<Tokio1Executor>> {
-        let builder = AsyncSmtpTransport::<Tokio1Executor>::from_url(&self.url).ok()?;
-        Some(Transport::pooled(builder))
+    fn smtp(&self) -> Option<Smtp> {
+        AsyncSmtpTransport::<Tokio1Executor>::from_url(&self.url).ok().map(Smtp::new)
     }
 }
 

@@ -9,3 +9,5 @@ pub use config::EmailConfig;
 pub(crate) use sender::Sender;
 #[cfg(test)]
 pub(crate) use sender::Settings;
+#[cfg(test)]
+pub(crate) use transport::SEND_MS_MAX;

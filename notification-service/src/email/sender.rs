@@ -34,21 +34,22 @@ pub(crate) struct Settings {
     pub(crate) retry_ms: u64,
     /// How long it waits at most, in milliseconds.
     pub(crate) retry_ms_max: u64,
+    /// How long one try may take, in milliseconds: not more than a claim allows for.
+    pub(crate) send_ms_max: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { retry_ms: 10_000, retry_ms_max: 15 * 60 * 1_000 }
+        Self { retry_ms: 10_000, retry_ms_max: 15 * 60 * 1_000, send_ms_max: SEND_MS_MAX }
     }
 }
 
-/// Sends what is queued, at least once. A crash between the sending and the note of it makes a repeat with the same
-/// Message-ID.
+/// Sends what is queued, at least once. A crash between the sending and the note of it, or an answer that does not come
+/// in time, makes a repeat with the same Message-ID.
 #[derive(Debug)]
 pub(crate) struct Sender<S> {
     app: App<S>,
     post_office: PostOffice,
-    settings: Settings,
 }
 
 /// What is needed to send one mail. Clones share the breaker and the connections.
@@ -57,6 +58,7 @@ struct PostOffice {
     transport: Transport,
     from: Mailbox,
     server: Breaker,
+    settings: Settings,
 }
 
 /// What came of trying to send a mail.
@@ -70,12 +72,13 @@ impl<S: Notifications + Emails> Sender<S> {
     /// A sender of what `app` queues.
     pub(crate) fn new(app: App<S>, (transport, from): (Transport, Mailbox)) -> Self {
         let server = Breaker::new("mail server", breaker::Settings::default());
-        Self { app, post_office: PostOffice { transport, from, server }, settings: Settings::default() }
+        Self { app, post_office: PostOffice { transport, from, server, settings: Settings::default() } }
     }
 
     #[cfg(test)]
-    pub(crate) fn with(self, settings: Settings) -> Self {
-        Self { settings, ..self }
+    pub(crate) fn with(mut self, settings: Settings) -> Self {
+        self.post_office.settings = settings;
+        self
     }
 
     /// Sends until the token is cancelled.
@@ -113,33 +116,31 @@ impl<S: Notifications + Emails> Sender<S> {
         }
         let mut sending = JoinSet::new();
         for email in emails.claim(now, later(now, CLAIM_MS), CONNECTIONS_MAX).await? {
-            let invoice = self.attachment(&email).await?;
-            let (post_office, token) = (self.post_office.clone(), token.clone());
+            let (app, post_office, token) = (self.app.clone(), self.post_office.clone(), token.clone());
             sending.spawn(async move {
-                let tried = post_office.send(&email, invoice, &token).await;
+                let tried = match attachment(app.emails(), &email).await {
+                    Ok(invoice) => Ok(post_office.send(&email, invoice, &token).await),
+                    Err(error) => Err(error),
+                };
                 (email, tried)
             });
         }
+        // An error waits for the others: returning would drop the set, and with it mails that are on the wire.
+        let mut outcome = Ok(Duration::ZERO);
         while let Some(sent) = sending.join_next().await {
-            match sent {
-                Ok((email, tried)) => self.settle(email, tried).await?,
-                Err(error) => {
-                    if let Ok(panic) = error.try_into_panic() {
-                        std::panic::resume_unwind(panic);
-                    }
-                }
+            let settled = match sent {
+                Ok((email, Ok(tried))) => self.settle(email, tried).await,
+                Ok((_, Err(error))) => Err(error),
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => continue,
+                },
+            };
+            if let Err(error) = settled {
+                outcome = outcome.and(Err(error));
             }
         }
-        Ok(Duration::ZERO)
-    }
-
-    async fn attachment(&self, email: &Email) -> Result<Option<(InvoiceNumber, Vec<u8>)>, StoreError> {
-        let draft = &email.notification.draft;
-        if draft.kind != Kind::InvoiceReady {
-            return Ok(None);
-        }
-        let found = self.app.emails().invoice(&draft.order_id).await?;
-        Ok(found.map(|(kept, pdf)| (kept.invoice.number, pdf)))
+        outcome
     }
 
     async fn settle(&self, email: Email, tried: Tried) -> Result<(), StoreError> {
@@ -158,7 +159,7 @@ impl<S: Notifications + Emails> Sender<S> {
                 Settled::Refused { reason: format!("put off {ATTEMPTS_MAX} times: {reason}") }
             }
             Tried::Answered(Answer::PutOff(reason)) => {
-                let Settings { retry_ms, retry_ms_max } = self.settings;
+                let Settings { retry_ms, retry_ms_max, .. } = self.post_office.settings;
                 let wait_ms = retry_ms.saturating_mul(1 << email.attempts.min(32)).min(retry_ms_max);
                 Settled::PutOff { reason, due_at: later(now, wait_ms) }
             }
@@ -186,12 +187,23 @@ impl PostOffice {
             waiting.cancel();
             std::future::pending::<()>().await;
         };
-        let tried = self.server.until_answered(&waiting, || self.transport.send(mail.clone(), &id));
+        let time_limit = Duration::from_millis(self.settings.send_ms_max);
+        let tried = self.server.until_answered(&waiting, || self.transport.send(mail.clone(), &id, time_limit));
         tokio::select! {
             tried = tried => tried.map_or_else(|Interrupted| Tried::Interrupted, Tried::Answered),
             () = timer => Tried::Interrupted,
         }
     }
+}
+
+/// The invoice that goes with an e-mail.
+async fn attachment(store: &impl Notifications, email: &Email) -> Result<Option<(InvoiceNumber, Vec<u8>)>, StoreError> {
+    let draft = &email.notification.draft;
+    if draft.kind != Kind::InvoiceReady {
+        return Ok(None);
+    }
+    let found = store.invoice(&draft.order_id).await?;
+    Ok(found.map(|(kept, pdf)| (kept.invoice.number, pdf)))
 }
 
 fn later(now: TimestampUs, wait_ms: u64) -> TimestampUs {

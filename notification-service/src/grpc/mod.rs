@@ -13,6 +13,9 @@ use tonic::{Request, Response, Status};
 
 use crate::app::{App, Notifications, Watch};
 
+/// What a watch sends.
+type Watched = Result<wire::WatchNotificationsResponse, Status>;
+
 /// The RPCs of notification-service.
 #[derive(Debug)]
 pub(crate) struct Rpc<S> {
@@ -29,7 +32,7 @@ impl<S: Notifications> Rpc<S> {
 
 #[tonic::async_trait]
 impl<S: Notifications> NotificationService for Rpc<S> {
-    type WatchNotificationsStream = ReceiverStream<Result<wire::WatchNotificationsResponse, Status>>;
+    type WatchNotificationsStream = ReceiverStream<Watched>;
 
     async fn list_notifications(
         &self,
@@ -95,8 +98,10 @@ impl<S: Notifications> NotificationService for Rpc<S> {
             parse::From::Acknowledged => self.app.resume(customer_id).await,
         };
         let watch = watch.map_err(status::of)?;
-        let (sender, receiver) = mpsc::channel(1);
-        tokio::spawn(follow(watch, sender, self.stopping.clone()));
+        // One place for a notification, and one that is kept for the end: it has to fit in even if nobody reads.
+        let (sender, receiver) = mpsc::channel(2);
+        let last_word = sender.clone().reserve_owned().await.map_err(|_| Status::cancelled("nobody listens"))?;
+        tokio::spawn(follow(watch, sender, last_word, self.stopping.clone()));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
@@ -104,29 +109,28 @@ impl<S: Notifications> NotificationService for Rpc<S> {
 /// Sends what the watch tells until the service or the caller's interest ends.
 async fn follow<S: Notifications>(
     mut watch: Watch<S>,
-    sender: mpsc::Sender<Result<wire::WatchNotificationsResponse, Status>>,
+    sender: mpsc::Sender<Watched>,
+    last_word: mpsc::OwnedPermit<Watched>,
     stopping: CancellationToken,
 ) {
-    loop {
-        let next = tokio::select! {
-            () = sender.closed() => return,
-            () = stopping.cancelled() => Err(Status::unavailable("the service is stopping")),
-            next = watch.next() => next.map_err(status::of),
-        };
-        match next {
-            Ok(batch) => {
-                for notification in batch {
-                    let notification = Some(render::notification(notification));
-                    if sender.send(Ok(wire::WatchNotificationsResponse { notification })).await.is_err() {
-                        return;
-                    }
+    let telling = async {
+        loop {
+            for notification in watch.next().await.map_err(status::of)? {
+                let notification = Some(render::notification(notification));
+                if sender.send(Ok(wire::WatchNotificationsResponse { notification })).await.is_err() {
+                    return Ok(());
                 }
             }
-            Err(status) => {
-                // The caller may be gone as well.
-                drop(sender.send(Err(status)).await);
-                return;
-            }
         }
+    };
+    // Around the sending as well: a caller that does not read holds up nobody.
+    let ended = tokio::select! {
+        biased;
+        () = sender.closed() => Ok(()),
+        () = stopping.cancelled() => Err(Status::unavailable("the service is stopping")),
+        ended = telling => ended,
+    };
+    if let Err(status) = ended {
+        last_word.send(Err(status));
     }
 }

@@ -1,8 +1,10 @@
 //! The statements on the tables `order_addresses` and `emails`.
 
-use service_kit::db::{Connection, Db, Error};
+use service_kit::db::{Connection, Db, Error, Kind};
+use service_kit::status::chain;
 use sqlx::any::AnyRow;
 use sqlx::{Executor, Row as _};
+use tracing::warn;
 
 use super::row;
 use crate::app::Settled;
@@ -41,7 +43,7 @@ pub(super) async fn queue(connection: &mut Connection, draft: &Draft, now: Times
         let number: i64 = row.try_get("number")?;
         let (state, due_at_us, finished_at_us) = if !problem.is_empty() {
             ("REFUSED", NEVER_US, now.0)
-        } else if oldest_queued(connection, &draft.customer_id).await?.is_some() {
+        } else if oldest_queued(connection, draft.customer_id.as_str()).await?.is_some() {
             ("QUEUED", NEVER_US, 0)
         } else {
             ("QUEUED", now.0, 0)
@@ -68,7 +70,8 @@ pub(super) async fn next_due(executor: impl Executor<'_, Database = Db>) -> Resu
     Ok(row.map(|row| row.try_get("due_at_us")).transpose()?.map(TimestampUs))
 }
 
-/// Takes what is due. The guard on the time lets one of two senders have it.
+/// Takes what is due. The guard on the time lets one of two senders have it. What makes no sense is refused: it must not
+/// keep the others from leaving.
 pub(super) async fn claim(
     connection: &mut Connection,
     now: TimestampUs,
@@ -82,7 +85,15 @@ pub(super) async fn claim(
     let due = sqlx::query(sql).bind(now.0).bind(i64::from(limit)).fetch_all(&mut *connection).await?;
     let mut claimed = Vec::with_capacity(due.len());
     for row in due {
-        let (email, due_at_us) = (decode(&row)?, row.try_get::<i64, _>("due_at_us")?);
+        let email = match decode(&row) {
+            Ok(email) => email,
+            Err(error) if error.kind() == Kind::OfTheRow => {
+                refuse(connection, &row, &chain(&error), now).await?;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let due_at_us: i64 = row.try_get("due_at_us")?;
         let sql = "UPDATE emails SET due_at_us = $1 WHERE customer_id = $2 AND number = $3 AND due_at_us = $4 \
              AND state = 'QUEUED'";
         let taken = sqlx::query(sql)
@@ -105,7 +116,7 @@ pub(super) async fn settle(
     settled: Settled,
     now: TimestampUs,
 ) -> Result<(), Error> {
-    let customer_id = &email.notification.draft.customer_id;
+    let customer_id = email.notification.draft.customer_id.as_str();
     let attempts = i64::from(email.attempts);
     let (state, attempts, due_at_us, reason, finished_at_us) = match settled {
         Settled::Sent => ("SENT", attempts, NEVER_US, String::new(), now.0),
@@ -119,9 +130,9 @@ pub(super) async fn settle(
         .bind(state)
         .bind(attempts)
         .bind(due_at_us)
-        .bind(&reason[..reason.floor_char_boundary(REASON_BYTES_MAX)])
+        .bind(kept(&reason))
         .bind(finished_at_us)
-        .bind(customer_id.as_str())
+        .bind(customer_id)
         .bind(email.notification.number)
         .execute(&mut *connection)
         .await?;
@@ -131,21 +142,43 @@ pub(super) async fn settle(
     Ok(())
 }
 
+/// Gives up an e-mail whose row does not decode.
+async fn refuse(connection: &mut Connection, row: &AnyRow, reason: &str, now: TimestampUs) -> Result<(), Error> {
+    let (customer_id, number): (String, i64) = (row.try_get("customer_id")?, row.try_get("number")?);
+    warn!(customer_id, number, reason, "an e-mail cannot be read and is given up");
+    let sql = "UPDATE emails SET state = 'REFUSED', due_at_us = $1, reason = $2, finished_at_us = $3 \
+         WHERE customer_id = $4 AND number = $5 AND state = 'QUEUED'";
+    sqlx::query(sql)
+        .bind(NEVER_US)
+        .bind(kept(reason))
+        .bind(now.0)
+        .bind(customer_id.as_str())
+        .bind(number)
+        .execute(&mut *connection)
+        .await?;
+    wake_next(connection, &customer_id, now).await
+}
+
+/// What is kept of a reason.
+fn kept(reason: &str) -> &str {
+    &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)]
+}
+
 /// Makes the customer's next e-mail due.
-async fn wake_next(connection: &mut Connection, customer_id: &CustomerId, now: TimestampUs) -> Result<(), Error> {
+async fn wake_next(connection: &mut Connection, customer_id: &str, now: TimestampUs) -> Result<(), Error> {
     // Takes turns with whoever queues an e-mail for the same customer: that one would wait for an older one that is
     // just being sent.
     row::lock(connection, customer_id).await?;
     let Some(number) = oldest_queued(connection, customer_id).await? else { return Ok(()) };
     let sql = "UPDATE emails SET due_at_us = $1 WHERE customer_id = $2 AND number = $3 AND due_at_us = $4";
-    let query = sqlx::query(sql).bind(now.0).bind(customer_id.as_str()).bind(number).bind(NEVER_US);
+    let query = sqlx::query(sql).bind(now.0).bind(customer_id).bind(number).bind(NEVER_US);
     query.execute(connection).await?;
     Ok(())
 }
 
-async fn oldest_queued(connection: &mut Connection, customer_id: &CustomerId) -> Result<Option<i64>, Error> {
+async fn oldest_queued(connection: &mut Connection, customer_id: &str) -> Result<Option<i64>, Error> {
     let sql = "SELECT number FROM emails WHERE customer_id = $1 AND state = 'QUEUED' ORDER BY number LIMIT 1";
-    let row = sqlx::query(sql).bind(customer_id.as_str()).fetch_optional(connection).await?;
+    let row = sqlx::query(sql).bind(customer_id).fetch_optional(connection).await?;
     Ok(row.map(|row| row.try_get("number")).transpose()?)
 }
 

@@ -36,9 +36,9 @@ pub(super) async fn insert(connection: &mut Connection, notification: &Notificat
 }
 
 /// Takes the customer's row for the rest of the transaction.
-pub(super) async fn lock(connection: &mut Connection, customer_id: &CustomerId) -> Result<(), Error> {
+pub(super) async fn lock(connection: &mut Connection, customer_id: &str) -> Result<(), Error> {
     let sql = "UPDATE customers SET last_number = last_number WHERE customer_id = $1";
-    sqlx::query(sql).bind(customer_id.as_str()).execute(connection).await?;
+    sqlx::query(sql).bind(customer_id).execute(connection).await?;
     Ok(())
 }
 

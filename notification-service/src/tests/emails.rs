@@ -4,21 +4,25 @@ use std::collections::HashSet;
 
 use super::smtp::{Mood, Smtp};
 use super::*;
-use crate::email::{EmailConfig, Sender, Settings};
+use crate::email::{EmailConfig, SEND_MS_MAX, Sender, Settings};
 
 const ADA: &str = "ada@example.org";
 
 /// Settings that do not let a test wait.
-const QUICK: Settings = Settings { retry_ms: 1, retry_ms_max: 5 };
+const QUICK: Settings = Settings { retry_ms: 1, retry_ms_max: 5, send_ms_max: SEND_MS_MAX };
 
 /// Starts to send what the harness queues; stops when it is dropped.
 struct Sending(tokio::task::JoinHandle<()>);
 
 impl Sending {
     fn start(harness: &Harness, url: &str) -> Self {
+        Self::with(harness, url, QUICK)
+    }
+
+    fn with(harness: &Harness, url: &str, settings: Settings) -> Self {
         let config = EmailConfig { url: url.to_owned(), from: "Shop <shop@example.org>".to_owned() };
         let transport = config.transport().unwrap().unwrap();
-        let sender = Sender::new(harness.app.clone(), transport).with(QUICK);
+        let sender = Sender::new(harness.app.clone(), transport).with(settings);
         Self(tokio::spawn(sender.run(harness.stopping.clone())))
     }
 
@@ -192,6 +196,49 @@ async fn a_lost_answer_repeats_the_mail_under_the_same_id() {
 }
 
 #[tokio::test]
+async fn an_answer_that_does_not_come_in_time_puts_the_mail_off_and_counts() {
+    let (harness, smtp) = (Harness::start().await, Smtp::start());
+    smtp.moods(ADA, &[Mood::FallsSilent]);
+    // Long enough for a slow machine: a try more does no harm.
+    let _sending = Sending::with(&harness, &smtp.url(), Settings { send_ms_max: 500, ..QUICK });
+    place(&harness, 1, "ada", ADA).await;
+    until("it is sent", async || all_sent(&harness, "ada").await).await;
+    assert_eq!(column(&harness, "SELECT address FROM emails WHERE attempts > 0").await, [ADA]);
+    let ids: HashSet<_> = smtp.mails().iter().map(|mail| mail.header("Message-ID").to_owned()).collect();
+    assert!(smtp.mails().len() >= 2 && ids.len() == 1, "{ids:?}");
+}
+
+#[tokio::test]
+async fn a_mail_whose_invoice_cannot_be_read_does_not_abort_the_others() {
+    let (harness, smtp) = (Harness::start().await, Smtp::start());
+    place(&harness, 1, "bob", "bob@example.org").await;
+    let event = message("i-1", invoices::RENDERED, invoices::rendered("INV-000001", "o-2").encode_to_vec());
+    assert_eq!(harness.invoice(&event).await, Outcome::Done);
+    place(&harness, 3, "eve", "eve@example.org").await;
+    harness.sql("UPDATE invoices SET customer_id = ''").await;
+    let _sending = Sending::start(&harness, &smtp.url());
+    for customer in ["bob", "eve"] {
+        until("it is sent", async || all_sent(&harness, customer).await).await;
+    }
+    assert_eq!(smtp.mails().len(), 2, "each was sent once");
+}
+
+#[tokio::test]
+async fn a_row_that_makes_no_sense_is_refused_and_blocks_nobody() {
+    let (harness, smtp) = (Harness::start().await, Smtp::start());
+    place(&harness, 1, "ada", ADA).await;
+    place(&harness, 2, "ada", ADA).await;
+    place(&harness, 3, "bob", "bob@example.org").await;
+    harness.sql("UPDATE emails SET attempts = -1 WHERE customer_id = 'ada' AND number = 1").await;
+    let _sending = Sending::start(&harness, &smtp.url());
+    until("bob's is sent", async || all_sent(&harness, "bob").await).await;
+    until("the next one is sent", async || harness.list("ada").await[1].email_time.is_some()).await;
+    let reasons = column(&harness, "SELECT reason FROM emails WHERE state = 'REFUSED'").await;
+    assert!(reasons.len() == 1 && reasons[0].contains("attempts"), "{reasons:?}");
+    assert_eq!(smtp.mails().len(), 2);
+}
+
+#[tokio::test]
 async fn a_kill_between_the_sending_and_the_note_repeats_the_mail_under_the_same_id() {
     let (harness, smtp) = (Harness::start().await, Smtp::start());
     smtp.moods(ADA, &[Mood::FallsSilent]);
@@ -200,7 +247,7 @@ async fn a_kill_between_the_sending_and_the_note_repeats_the_mail_under_the_same
     until("the server has it", async || smtp.mails().len() == 1).await;
     sending.kill().await;
     // Its claim is over by then.
-    let harness = harness.restart(|| now_us() + 120_000_000).await;
+    let harness = harness.restart(|| now_us() + 600_000_000).await;
     assert!(!all_sent(&harness, "ada").await);
     let _sending = Sending::start(&harness, &smtp.url());
     until("it is sent", async || all_sent(&harness, "ada").await).await;
