@@ -10,6 +10,8 @@ pub const SUBSCRIPTIONS_MAX: usize = 10_000;
 pub const SNAPSHOTS_MAX: usize = 5_000;
 /// The largest access policy, in encoded bytes.
 pub const POLICY_BYTES_MAX: usize = 64 << 10;
+/// The most bytes of all access policies together.
+pub const POLICIES_BYTES_MAX: usize = 64 << 20;
 /// The most consumers of one subscription at a time.
 pub const CONSUMERS_MAX: usize = 10_000;
 /// The most messages of one subscription that may be out on a lease at a time.
@@ -64,6 +66,8 @@ pub struct Limits {
     pub subscriptions_max: usize,
     /// See [`SNAPSHOTS_MAX`].
     pub snapshots_max: usize,
+    /// See [`POLICIES_BYTES_MAX`].
+    pub policies_bytes_max: usize,
     /// See [`CONSUMERS_MAX`].
     pub consumers_max: usize,
     /// See [`OUTSTANDING_MESSAGES_MAX`].
@@ -102,6 +106,7 @@ impl Default for Limits {
             topics_max: TOPICS_MAX,
             subscriptions_max: SUBSCRIPTIONS_MAX,
             snapshots_max: SNAPSHOTS_MAX,
+            policies_bytes_max: POLICIES_BYTES_MAX,
             consumers_max: CONSUMERS_MAX,
             outstanding_messages_max: OUTSTANDING_MESSAGES_MAX,
             delayed_messages_max: DELAYED_MESSAGES_MAX,

@@ -2,7 +2,7 @@
 
 use crate::recovery::{self, Last, Names, Sound};
 use crate::segment::{self, Opened};
-use crate::{Disk, Error, SEGMENT_HEADER_BYTES};
+use crate::{Disk, Error, Position, SEGMENT_HEADER_BYTES};
 
 /// What a whole check has found to be sound.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,9 +36,10 @@ pub fn check<D: Disk>(disk: &D) -> Result<Checked, Error> {
         let Opened { file, size, header } = segment::open(disk, id)?;
         checked.segments += 1;
         checked.bytes += size;
+        let start = Position { segment: id, offset: SEGMENT_HEADER_BYTES };
         let header = match header {
             // A header is synced before the first frame, so there was none.
-            Err(Error::Corrupt { .. }) if is_last && size <= SEGMENT_HEADER_BYTES && found.durable.segment < id => {
+            Err(Error::Corrupt { .. }) if is_last && size <= SEGMENT_HEADER_BYTES && found.durable <= start => {
                 continue;
             }
             header => header?,

@@ -32,7 +32,7 @@ impl Broker {
         queue.attach(consumer, attach, &env);
         env.consumers.insert(consumer, id);
         queue.dispatch(&mut env);
-        self.touch(id, now, out);
+        self.touch_by_consumer(id, now, out);
         Ok(id)
     }
 

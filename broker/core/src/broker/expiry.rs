@@ -47,6 +47,14 @@ impl Broker {
         }
     }
 
+    /// Notes that a consumer is there. The one of a push is the broker's own, and says nothing of who uses the
+    /// subscription; an ack does.
+    pub(super) fn touch_by_consumer(&mut self, id: SubscriptionId, now: Time, out: &mut Output) {
+        if self.durable.subscriptions[&id].config.push.is_none() {
+            self.touch(id, now, out);
+        }
+    }
+
     /// Sees to it that a subscription is looked at when it may have expired.
     pub(super) fn watch_expiry(&mut self, id: SubscriptionId) {
         if let Some(at) = self.expires(id) {
@@ -67,7 +75,7 @@ impl Broker {
         {
             self.expiries.remove(&(at, id));
             if self.queues.get(&id).is_some_and(|queue| queue.consumers().len() > 0) {
-                self.touch(id, now, out);
+                self.touch_by_consumer(id, now, out);
             }
             match self.expires(id) {
                 Some(at) if at <= now => self.drop_subscription(id, out),

@@ -20,6 +20,12 @@ impl Broker {
             let why = format!("{} bytes are more than {POLICY_BYTES_MAX}", body.len());
             return Err(Error::InvalidArgument { field: "policy", why });
         }
+        let others = self.durable.policies.iter().filter(|(other, _)| **other != resource);
+        let bytes = body.len() + others.map(|(_, policy)| policy.body.len()).sum::<usize>();
+        let max = self.limits.policies_bytes_max;
+        if bytes > max {
+            return Err(Error::ResourceExhausted { what: "bytes of access policies", max });
+        }
         let policy = Policy { revision: self.durable.policy_revision_last + 1, body };
         self.record(Record::PolicySet { resource, policy: policy.clone() }, out);
         Ok(policy)

@@ -37,13 +37,13 @@ impl Durable {
                 state.settled_bytes += bytes;
             }
         }
-        // What is not needed by anybody any more need not be told apart.
+        // What is not needed by anybody any more need not be told apart. What has closed up to the floor stays above it.
         let floor = self.floor(to).unwrap_or_default();
         let topic = self.topic_mut(to)?;
         topic.aimed.values_mut().for_each(|aimed| {
             aimed.raise(floor);
         });
-        topic.aimed.retain(|_, aimed| aimed.above_count() > 0);
+        topic.aimed.retain(|_, aimed| aimed.floor() > floor || aimed.above_count() > 0);
         Ok(())
     }
 }

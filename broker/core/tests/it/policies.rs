@@ -10,9 +10,13 @@ fn name(text: &str) -> ResourceName {
     format!("projects/test/{text}").parse().unwrap()
 }
 
-/// A topic, a subscription and a snapshot, each with a policy.
 fn world() -> (World, [ResourceName; 3]) {
-    let mut world = World::new();
+    world_with(Limits::default())
+}
+
+/// A topic, a subscription and a snapshot, each with a policy of one byte.
+fn world_with(limits: Limits) -> (World, [ResourceName; 3]) {
+    let mut world = World::with_limits(limits);
     world.topic("orders");
     world.subscription("payment", "orders", |_| {});
     world.create_snapshot("monday", "payment", DAY_MS).unwrap();
@@ -66,4 +70,15 @@ fn a_policy_beyond_the_limit_is_refused() {
     let refused = world.set_policy(&names[1], &vec![0; POLICY_BYTES_MAX + 1]);
     assert!(matches!(refused, Err(Error::InvalidArgument { field: "policy", .. })), "{refused:?}");
     assert_eq!(world.broker.policy(&names[1]).unwrap().body.len(), POLICY_BYTES_MAX);
+}
+
+#[test]
+fn all_policies_together_have_a_limit_and_one_that_is_replaced_makes_room() {
+    let (mut world, names) = world_with(Limits { policies_bytes_max: 10, ..Limits::default() });
+    world.set_policy(&names[0], &[0; 8]).unwrap();
+    let refused = world.set_policy(&names[1], &[0; 2]);
+    assert_eq!(refused, Err(Error::ResourceExhausted { what: "bytes of access policies", max: 10 }));
+    assert_eq!(world.broker.policy(&names[1]).unwrap().body, [1]);
+    world.set_policy(&names[0], &[0; 7]).unwrap();
+    world.set_policy(&names[1], &[0; 2]).unwrap();
 }

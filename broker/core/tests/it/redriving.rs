@@ -78,6 +78,37 @@ fn a_subscription_that_is_created_later_never_sees_a_redriven_message() {
 }
 
 #[test]
+fn a_message_that_is_redriven_when_nobody_keeps_an_older_one_is_seen_by_its_subscription_alone() {
+    let mut world = world();
+    world.update("other", |config| config.retain_acked = false).unwrap();
+    assert_eq!(take(&mut world, "other"), [1]);
+    world.create_snapshot("before", "other", 1_000_000).unwrap();
+    world.redrive("operator", 1, "payment").unwrap();
+    world.checkpoint();
+    world.crash();
+    world.seek("other", SeekTo::Snapshot(crate::harness::snapshot_name("before"))).unwrap();
+    assert!(take(&mut world, "other").is_empty());
+    assert_eq!(take(&mut world, "payment"), [2]);
+}
+
+#[test]
+fn a_redriven_message_that_is_the_first_that_its_topic_keeps_is_not_for_a_later_subscription() {
+    let mut world = world();
+    world.update("other", |config| config.retain_acked = false).unwrap();
+    assert_eq!(take(&mut world, "other"), [1]);
+    let mut config = TopicConfig::new(topic_name("orders"));
+    config.retention = Some(Retention::default());
+    world.update_topic(config).unwrap();
+    world.redrive("operator", 1, "payment").unwrap();
+    world.checkpoint();
+    world.crash();
+    world.subscription("late", "orders", |_| {});
+    world.seek("late", SeekTo::After(Seq::ZERO)).unwrap();
+    assert!(take(&mut world, "late").is_empty());
+    assert_eq!(take(&mut world, "payment"), [2]);
+}
+
+#[test]
 fn a_redrive_that_was_not_durable_has_not_happened_and_one_that_was_has() {
     let mut world = world();
     world.prompt = false;

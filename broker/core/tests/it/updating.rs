@@ -131,6 +131,24 @@ fn a_subscription_that_nobody_uses_expires() {
 }
 
 #[test]
+fn a_push_that_gets_nothing_through_does_not_put_the_expiration_off_and_an_ack_does() {
+    let mut world = world(|config| {
+        config.expiration = Some(Expiration::from_ms(EXPIRATION_MS_MIN).unwrap());
+        config.push = Some(PushConfig::new("http://localhost/".to_owned(), None, None).unwrap());
+    });
+    for _ in 0..3 {
+        let consumer = world.attach("payment", stream(1));
+        world.advance_ms(DAY_MS - HOUR_MS);
+        world.detach(consumer, Detach::Graceful);
+        world.ack("payment", &[]);
+    }
+    let consumer = world.attach("payment", stream(1));
+    world.advance_ms(DAY_MS + ACTIVE_RECORD_MS);
+    assert!(world.broker.subscription(&subscription_name("payment")).is_err());
+    assert_eq!(world.closed, [consumer]);
+}
+
+#[test]
 fn each_use_puts_the_expiration_off_and_is_written_down_at_most_once_an_hour() {
     let mut world = world(|config| config.expiration = Some(Expiration::from_ms(EXPIRATION_MS_MIN).unwrap()));
     let consumer = world.attach("payment", stream(1));

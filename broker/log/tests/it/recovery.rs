@@ -145,6 +145,23 @@ fn a_segment_whose_header_never_reached_the_disk_is_begun_again() {
 }
 
 #[test]
+fn a_check_takes_a_torn_header_behind_which_a_checkpoint_knows_nothing_as_an_open_does() {
+    let disk = SimDisk::default();
+    let mut journal = open(&disk).unwrap().0;
+    append(&mut journal, &[numbered(1, 0, 3000)]).unwrap();
+    append(&mut journal, &[numbered(1, 1, 3000)]).unwrap();
+    assert_eq!(journal.end().segment, 2);
+    drop(journal);
+    disk.alter(&segment_file(2), |bytes| bytes.truncate(7));
+    let (mut journal, recovered) = open(&disk).unwrap();
+    journal.checkpoint(recovered.end, b"", &[]).unwrap();
+    drop(journal);
+    disk.alter(&segment_file(2), |bytes| bytes.truncate(7));
+    broker_log::check(&disk).unwrap();
+    assert_eq!(open(&disk).unwrap().1.end, Position { segment: 2, offset: SEGMENT_HEADER_BYTES });
+}
+
+#[test]
 fn a_segment_that_was_sealed_before_a_crash_is_not_taken_for_torn() {
     let disk = SimDisk::default();
     let mut journal = open(&disk).unwrap().0;

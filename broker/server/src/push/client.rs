@@ -1,9 +1,11 @@
 //! The HTTP client, and what an answer means.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, Request, StatusCode, header};
+use axum::http::{HeaderMap, Request, StatusCode, Uri, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -14,8 +16,10 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Notify;
+use tokio::time::timeout;
+use tower_service::Service;
 
-/// How long a connection may take to be made. Shorter than any ack deadline, so that an endpoint which is not there is
+/// How long a connection may take to be made, with the look-up of its name and its TLS handshake. Shorter than any ack deadline, so that an endpoint which is not there is
 /// told from one that is slow.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection is kept for the next request. Common servers close theirs after five seconds, and a request
@@ -42,8 +46,15 @@ pub(super) enum Answer {
 /// Posts messages. Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
-    http: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: legacy::Client<Connector, Full<Bytes>>,
 }
+
+/// Makes connections, within [`CONNECT_TIMEOUT`] each.
+#[derive(Clone)]
+struct Connector(HttpsConnector<HttpConnector>);
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 impl Client {
     /// A client that trusts the certificates that the system trusts.
@@ -64,12 +75,11 @@ impl Client {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
-            .build(connector.wrap_connector(tcp));
+            .build(Connector(connector.wrap_connector(tcp)));
         Self { http }
     }
 
@@ -99,6 +109,21 @@ impl Client {
     }
 }
 
+impl Service<Uri> for Connector {
+    type Response = <HttpsConnector<HttpConnector> as Service<Uri>>::Response;
+    type Error = BoxError;
+    type Future = Connecting<Self::Response>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.0.poll_ready(context)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connected = self.0.call(uri);
+        Box::pin(async { timeout(CONNECT_TIMEOUT, connected).await? })
+    }
+}
+
 /// What the public service takes for an ack; 102 comes before the answer itself.
 fn meaning(status: StatusCode, headers: &HeaderMap) -> Answer {
     match status {
@@ -118,8 +143,18 @@ async fn drain(body: Incoming) {
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
+    use tokio::net::TcpListener;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_accepts_and_never_shakes_hands_was_not_reached() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}/", silent.local_addr().unwrap());
+        let client = Client::trusting(RootCertStore::empty());
+        let request = Request::post(url).body(Full::default()).unwrap();
+        assert_eq!(client.post(request, CONNECT_TIMEOUT * 2).await, Answer::Unreached);
+    }
 
     #[test]
     fn only_the_documented_codes_are_an_ack() {

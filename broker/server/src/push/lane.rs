@@ -8,6 +8,7 @@ use broker_core::SubscriptionName;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::client::{Answer, Client};
 use super::request::Form;
@@ -31,6 +32,8 @@ pub(super) struct Way<E> {
     pub(super) subscription: SubscriptionName,
     /// How long an answer may take.
     pub(super) patience: Duration,
+    /// Told when nothing more is to be sent.
+    pub(super) stop: CancellationToken,
 }
 
 /// What became of messages.
@@ -43,7 +46,7 @@ pub(super) struct Report {
     pub(super) bytes: u64,
 }
 
-/// Pushes messages in their order. The first one that does not get through takes those behind it back as well: the
+/// Pushes messages in their order, until it is told to stop. The first one that does not get through takes those behind it back as well: the
 /// engine has taken them back already if it was refused.
 pub(super) async fn push<E: Engine>(
     way: Arc<Way<E>>,
@@ -54,7 +57,9 @@ pub(super) async fn push<E: Engine>(
 ) {
     let mut extended = begun;
     let mut rest: VecDeque<Lease> = leases.into();
-    while let Some(lease) = rest.pop_front() {
+    while !way.stop.is_cancelled()
+        && let Some(lease) = rest.pop_front()
+    {
         let bytes = bytes_of(&lease);
         let id = lease.ack_id.clone();
         let Some(place) = way.place().await else {

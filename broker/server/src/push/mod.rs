@@ -78,12 +78,13 @@ impl<E: Engine> Pushers<E> {
         });
         for (name, config) in wanted {
             let stop = CancellationToken::new();
-            let pusher = Pusher::new(self.engine.clone(), self.client.clone(), self.requests.clone(), &config);
+            let (engine, client, requests) = (self.engine.clone(), self.client.clone(), self.requests.clone());
+            let pusher = Pusher::new(engine, client, requests, &config, stop.clone());
             let Some(pusher) = pusher else {
                 tracing::error!(subscription = %name, "The push endpoint can't be used.");
                 continue;
             };
-            self.tasks.spawn(pusher.run(stop.clone()));
+            self.tasks.spawn(pusher.run());
             self.running.insert(name, Running { config, stop });
         }
         // Those that have ended are not waited for any more.

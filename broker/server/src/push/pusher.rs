@@ -50,6 +50,7 @@ impl<E: Engine> Pusher<E> {
         client: Client,
         requests: Arc<Semaphore>,
         config: &SubscriptionConfig,
+        stop: CancellationToken,
     ) -> Option<Self> {
         let form = Form::new(config.push.as_ref()?, config.name.clone())?;
         let longest = Duration::from_millis(ACK_DEADLINE_MS_MAX.into());
@@ -58,7 +59,7 @@ impl<E: Engine> Pusher<E> {
         let subscription = config.name.clone();
         let patience = lease.saturating_sub(LEASE_MARGIN);
         Some(Self {
-            way: Arc::new(Way { engine, client, requests, form, subscription, patience }),
+            way: Arc::new(Way { engine, client, requests, form, subscription, patience, stop }),
             lease: AckDeadline::from_ms(u32::try_from(lease.as_millis()).ok()?).ok()?,
             window: Window::new(),
             messages: 0,
@@ -71,7 +72,8 @@ impl<E: Engine> Pusher<E> {
     }
 
     /// Pushes until it is told to stop, and then until what was sent has its answer.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    pub(super) async fn run(mut self) {
+        let stop = self.way.stop.clone();
         let mut pull: Option<Pulling> = None;
         loop {
             if self.paused_until.is_some() {

@@ -8,6 +8,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 use crate::harness::{Client, PATIENCE, SUBSCRIPTION, TOPIC, texts};
 
@@ -172,7 +173,10 @@ fn the_health_command_tells_a_healthy_broker_from_none() {
     let url = broker.url();
     let (healthy, errors) = output(&["health", "--address", &url]);
     assert!(healthy.status.success(), "{errors}");
-    broker.kill();
+    // Bound and not listening, so that nobody else gets the port.
+    let nobody = TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", nobody.local_addr().unwrap());
     let (gone, errors) = output(&["health", "--address", &url]);
     assert!(!gone.status.success());
     assert!(errors.contains(&url), "{errors}");

@@ -121,6 +121,7 @@ impl Watcher {
                 None => {}
             }
         }
-        responses.send(Err(stopping())).await.ok();
+        // A watcher that does not read must not hold up the stop; to it, the stream just ends.
+        responses.try_send(Err(stopping())).ok();
     }
 }

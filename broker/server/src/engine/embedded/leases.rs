@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::task::Event;
 use super::{Embedded, ack_id, message_id};
-use crate::engine::{Ending, Error, Lease, LeaseControl, Leases, Taker};
+use crate::engine::{Ending, Engine, Error, Lease, LeaseControl, Leases, Taker};
 
 /// One response carries no more bytes than this, unless a single message does. Clients take 4 MiB by default; smaller
 /// ones leave less on the way to a slow reader, where leases are not kept up.
@@ -40,11 +40,30 @@ type Batch = (Vec<Lease>, u64);
 /// A stream of leases.
 #[derive(Debug)]
 pub(crate) struct EmbeddedLeases {
-    batches: Receiver<Result<Batch, Error>>,
+    // Ends before the batches go back, so that they do not come here once more.
+    attachment: Attachment,
+    batches: Batches,
     ordered: bool,
     exactly_once: Arc<AtomicBool>,
     control: EmbeddedControl,
-    attachment: Attachment,
+}
+
+/// What is read ahead. What the reader does not take goes back when this is dropped, also when the core has closed the
+/// consumer and would let its leases run.
+#[derive(Debug)]
+struct Batches {
+    engine: Embedded,
+    receiver: Receiver<Result<Batch, Error>>,
+}
+
+impl Drop for Batches {
+    fn drop(&mut self) {
+        self.receiver.close();
+        while let Ok(batch) = self.receiver.try_recv() {
+            let leases = batch.map(|(leases, _)| leases).unwrap_or_default();
+            Engine::give_back(&self.engine, leases.into_iter().map(|lease| lease.ack_id).collect());
+        }
+    }
 }
 
 /// Changes a stream of leases.
@@ -80,8 +99,9 @@ impl EmbeddedLeases {
         deadline: AckDeadline,
         events: UnboundedReceiver<Event>,
     ) -> Self {
-        let (output, batches) = tokio::sync::mpsc::channel(BATCHES_MAX);
+        let (output, receiver) = tokio::sync::mpsc::channel(BATCHES_MAX);
         let engine = attachment.engine.clone();
+        let batches = Batches { engine: engine.clone(), receiver };
         let deadline_ms = Arc::new(AtomicU32::new(deadline.ms()));
         let control =
             EmbeddedControl { engine: engine.clone(), consumer: attachment.consumer, deadline_ms: deadline_ms.clone() };
@@ -89,7 +109,7 @@ impl EmbeddedLeases {
         let pump = Pump { engine, subscription, shows_attempts, deadline_ms, queue: VecDeque::new() };
         tokio::spawn(pump.run(events, output));
         let exactly_once = attached.exactly_once.clone();
-        Self { batches, ordered: attached.ordered, exactly_once, control, attachment }
+        Self { attachment, batches, ordered: attached.ordered, exactly_once, control }
     }
 }
 
@@ -97,7 +117,7 @@ impl Leases for EmbeddedLeases {
     type Control = EmbeddedControl;
 
     async fn next(&mut self) -> Result<Vec<Lease>, Error> {
-        let (leases, last) = self.batches.recv().await.unwrap_or(Err(Error::Unavailable))?;
+        let (leases, last) = self.batches.receiver.recv().await.unwrap_or(Err(Error::Unavailable))?;
         self.attachment.seen = last;
         Ok(leases)
     }
@@ -163,7 +183,16 @@ struct Pump {
 
 impl Pump {
     async fn run(mut self, mut events: UnboundedReceiver<Event>, output: Sender<Result<Batch, Error>>) {
-        if let Err(error) = self.pass_on(&mut events, &output).await {
+        let outcome = self.pass_on(&mut events, &output).await;
+        // The core lets the leases of a consumer run that it has closed, for the client to settle what it has; these it
+        // has not.
+        let mut unsent: Vec<AckRef> = self.queue.iter().map(Unsent::reference).collect();
+        events.close();
+        while let Ok(event) = events.try_recv() {
+            unsent.extend(event.refs());
+        }
+        Embedded::give_back(&self.engine, unsent);
+        if let Err(error) = outcome {
             output.send(Err(error)).await.ok();
         }
     }
@@ -185,8 +214,13 @@ impl Pump {
                 permit = output.reserve(), if !self.queue.is_empty() => {
                     let Ok(permit) = permit else { return Ok(()) };
                     let batch = self.take();
-                    let last = batch.last().map_or(0, |(reference, _, _)| reference.lease.number);
+                    let refs: Vec<AckRef> = batch.iter().map(|(reference, _, _)| *reference).collect();
+                    let last = refs.last().map_or(0, |reference| reference.lease.number);
                     let leases = self.engine.leases(batch, self.shows_attempts).await?;
+                    if output.is_closed() {
+                        Embedded::give_back(&self.engine, refs);
+                        return Ok(());
+                    }
                     if !leases.is_empty() {
                         permit.send(Ok((leases, last)));
                     }

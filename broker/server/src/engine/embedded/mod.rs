@@ -203,14 +203,15 @@ impl Embedded {
             Ok((leases, missing))
         };
         let (leases, missing) = self.read(read).await?;
-        if !missing.is_empty() {
-            self.check_settled(missing).await?;
-        }
+        self.check_settled(missing).await?;
         Ok(leases)
     }
 
     /// Ends the engine if one of the messages, which are not in the journal, is needed still.
     async fn check_settled(&self, missing: Vec<(TopicId, Seq)>) -> Result<(), Error> {
+        if missing.is_empty() {
+            return Ok(());
+        }
         let is_live = move |state: &mut State| {
             Ok::<_, Error>(missing.into_iter().find(|(topic, seq)| state.core.is_live(*topic, *seq)))
         };

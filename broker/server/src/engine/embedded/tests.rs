@@ -1,5 +1,6 @@
 //! The engine without its edge.
 
+use broker_core::{AckDeadline, DeadLetterPolicy, PushConfig};
 use tempfile::TempDir;
 
 use super::*;
@@ -154,4 +155,61 @@ async fn a_state_beyond_the_limit_of_checkpoints_stops_nobody_and_is_replayed() 
     let ids = again.engine.publish(topic(), message()).await.unwrap();
     assert_eq!(ids, [message_id(TopicId(1), Seq(6))]);
     again.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_stream_has_not_read_when_push_begins_comes_again_and_no_attempt_is_counted() {
+    let dir = TempDir::new().unwrap();
+    let running = engine(&dir).await;
+    let engine = running.engine.clone();
+    let name: SubscriptionName = "projects/p/subscriptions/payment".parse().unwrap();
+    let mut config = SubscriptionConfig::new(name.clone(), topic());
+    // Attempts are told only with a dead-letter policy.
+    config.dead_letter = Some(DeadLetterPolicy::new(topic(), 5).unwrap());
+    engine.create_subscription(config).await.unwrap();
+    let ack_deadline = AckDeadline::from_ms(600_000).unwrap();
+    let flow = Flow { messages_max: 0, bytes_max: 0, ack_deadline };
+    let leases = engine.subscribe(name.clone(), flow).await.unwrap();
+    // Each fills a response, so that one is read ahead and the others wait.
+    let large = Message { data: vec![0; 300 << 10].into(), ..Default::default() };
+    engine.publish(topic(), vec![large; 3]).await.unwrap();
+    while engine.stats().await.unwrap().subscriptions[0].outstanding_messages < 3 {
+        tokio::task::yield_now().await;
+    }
+    let push = PushConfig::new("http://localhost/".to_owned(), None, None).unwrap();
+    for push in [Some(push), None] {
+        let change = move |config: &SubscriptionConfig| Ok(SubscriptionConfig { push, ..config.clone() });
+        engine.update_subscription(name.clone(), change).await.unwrap();
+    }
+    drop(leases);
+    let patience = std::time::Duration::from_secs(30);
+    let one = Pull { messages_max: 1, bytes_max: 0, ack_deadline: Some(ack_deadline), patience, taker: Taker::Client };
+    for seq in 1..=3 {
+        let leases = engine.pull(name.clone(), one).await.unwrap();
+        assert_eq!(leases.first().map(|lease| lease.attempt), Some(Some(1)), "message {seq}");
+    }
+    drop(engine);
+    running.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_redrive_of_more_than_is_read_at_a_time_leaves_no_message_out() {
+    let dir = TempDir::new().unwrap();
+    let running = engine(&dir).await;
+    let engine = running.engine.clone();
+    let name: SubscriptionName = "projects/p/subscriptions/operator".parse().unwrap();
+    engine.create_subscription(SubscriptionConfig::new(name.clone(), topic())).await.unwrap();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let large = Message { data: vec![0; 5 << 20].into(), ..Default::default() };
+        ids.extend(engine.publish(topic(), vec![large]).await.unwrap());
+    }
+    // None of them tells where it came from.
+    for chosen in [Vec::new(), ids.clone()] {
+        let redriven = engine.redrive(name.clone(), Redrive { ids: chosen, messages_max: 10 }).await.unwrap();
+        let skipped: Vec<&MessageId> = redriven.shown.iter().map(|skipped| &skipped.message_id).collect();
+        assert_eq!(skipped, ids.iter().collect::<Vec<_>>());
+    }
+    drop(engine);
+    running.close().await.unwrap();
 }

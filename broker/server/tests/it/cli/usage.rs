@@ -1,18 +1,20 @@
-use std::net::TcpListener;
 use std::process::Stdio;
+
+use tokio::net::TcpSocket;
 
 use super::{Cli, shop};
 use crate::harness::PATIENCE;
 
-/// An address where nobody listens.
-fn nowhere() -> Cli {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    Cli::at(&format!("http://{address}"))
+/// An address where nobody listens, as long as the socket is kept: it is bound and does not listen.
+fn nowhere() -> (Cli, TcpSocket) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    (Cli::at(&format!("http://{}", socket.local_addr().unwrap())), socket)
 }
 
 #[test]
 fn a_broker_that_does_not_run_is_named_with_how_to_start_one() {
-    let cli = nowhere();
+    let (cli, _nobody) = nowhere();
     for arguments in [["topic", "list"].as_slice(), &["publish", "orders", "tea"], &["tail", "payment"], &["stats"]] {
         let errors = cli.fails(arguments);
         assert!(errors.contains("no broker answers at http://127.0.0.1:"), "{errors}");
@@ -24,7 +26,7 @@ fn a_broker_that_does_not_run_is_named_with_how_to_start_one() {
 
 #[test]
 fn wrong_usage_exits_with_2_before_anybody_is_asked() {
-    let cli = nowhere();
+    let (cli, _nobody) = nowhere();
     let cases: [(&[&str], &str); 20] = [
         (&[], "Usage"),
         (&["topc"], "topic"),
@@ -57,7 +59,7 @@ fn wrong_usage_exits_with_2_before_anybody_is_asked() {
 
 #[test]
 fn every_command_has_a_help() {
-    let cli = nowhere();
+    let (cli, _nobody) = nowhere();
     let help = cli.ok(&["--help"]);
     let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
     let names: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
@@ -70,7 +72,7 @@ fn every_command_has_a_help() {
 
 #[test]
 fn completions_know_the_commands() {
-    let cli = nowhere();
+    let (cli, _nobody) = nowhere();
     for shell in ["bash", "zsh", "fish"] {
         let script = cli.ok(&["completions", shell]);
         assert!(script.contains("broker") && script.contains("auto-ack") && script.contains("redrive"), "{shell}");
@@ -95,7 +97,7 @@ async fn a_reader_that_goes_early_is_no_error() {
 async fn an_address_needs_no_scheme_and_a_flag_goes_before_the_environment() {
     let (broker, cli) = shop().await;
     let address = broker.url.trim_start_matches("http://");
-    let elsewhere = nowhere();
+    let (elsewhere, _nobody) = nowhere();
     elsewhere.ok(&["topic", "describe", "orders", "--address", address]);
     elsewhere.ok(&["health", "--address", address]);
     assert_eq!(cli.json(&["topic", "list", "--project", "projects/q"]), serde_json::json!([]));
@@ -105,7 +107,8 @@ async fn an_address_needs_no_scheme_and_a_flag_goes_before_the_environment() {
 fn a_broker_without_a_topology_says_how_to_go_on() {
     let dir = tempfile::TempDir::new().unwrap();
     let data = dir.path().to_str().unwrap();
-    let broker = nowhere().start(&["serve", "--listen", "127.0.0.1:0", "--data-dir", data]);
+    let (cli, _nobody) = nowhere();
+    let broker = cli.start(&["serve", "--listen", "127.0.0.1:0", "--data-dir", data]);
     broker.says("create topics with `broker topic create`");
     broker.says("PUBSUB_EMULATOR_HOST=127.0.0.1:");
     broker.says("The broker serves.");

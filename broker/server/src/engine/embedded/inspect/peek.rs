@@ -35,7 +35,10 @@ impl Embedded {
             Ok::<_, Error>((topic, shown))
         };
         let (topic, shown) = self.ask(look).await?;
-        self.read(move |reader| read(reader, topic, &shown, messages_max, data_bytes_max)).await
+        let read = move |reader: &Reader| read(reader, topic, &shown, messages_max, data_bytes_max);
+        let (peeked, missing) = self.read(read).await?;
+        self.check_settled(missing).await?;
+        Ok(peeked)
     }
 }
 
@@ -63,19 +66,24 @@ fn chosen(
     Ok(shown)
 }
 
+/// What is shown, and what of it was not found.
 fn read(
     reader: &Reader,
     topic: TopicId,
     shown: &[Shown],
     messages_max: usize,
     data_bytes_max: usize,
-) -> Result<Peeked, Failure> {
+) -> Result<(Peeked, Vec<(TopicId, Seq)>), Failure> {
     let mut bodies = Bodies::new(reader, topic);
     let mut peeked = Peeked::default();
+    let mut missing = Vec::new();
     let mut bytes = 0;
     for Shown { seq, state, failure } in shown {
         // One that was acked meanwhile may be gone.
-        let Some((publish_time, body)) = bodies.body(*seq)? else { continue };
+        let Some((publish_time, body)) = bodies.body(*seq)? else {
+            missing.push((topic, *seq));
+            continue;
+        };
         let mut message = message_of(body).map_err(|source| Failure::Message { topic, seq: *seq, source })?;
         let data_bytes = message.data.len();
         message.data.truncate(data_bytes_max);
@@ -83,7 +91,7 @@ fn read(
         bytes += message.data.len() + attributes + message.ordering_key.len();
         if bytes > PEEK_BYTES_MAX && !peeked.messages.is_empty() {
             peeked.last = peeked.messages.last().map(|last| last.message_id.clone());
-            return Ok(peeked);
+            return Ok((peeked, missing));
         }
         let message_id = message_id(topic, *seq);
         let (state, failure) = (*state, *failure);
@@ -92,5 +100,5 @@ fn read(
     if shown.len() >= messages_max {
         peeked.last = shown.last().map(|last| message_id(topic, last.seq));
     }
-    Ok(peeked)
+    Ok((peeked, missing))
 }

@@ -16,6 +16,8 @@ use crate::engine::{Error, MessageId, Redrive, Redriven, SKIPPED_SHOWN_MAX, Skip
 
 /// How many messages are under way at a time. They share a sync.
 const BATCH_MESSAGES: usize = 100;
+/// No more bytes than this are under way at a time, and one message more.
+const BATCH_BYTES: usize = 8 << 20;
 
 /// A message with its way back.
 struct Letter {
@@ -50,18 +52,16 @@ impl Embedded {
             Ok::<_, Error>((topic, state.core.topic_by_id(topic).map_or(Seq::ZERO, |topic| topic.last)))
         };
         let (topic, last) = self.ask(bounds).await?;
-        let mut chosen =
-            if ids.is_empty() { None } else { Some(self.choose(&subscription, ids, topic, &mut done).await?) };
+        let chosen = if ids.is_empty() { None } else { Some(self.choose(&subscription, ids, topic, &mut done).await?) };
         let mut after = Seq::ZERO;
         while done.redriven < messages_max {
             let left = usize::try_from(messages_max - done.redriven).unwrap_or(usize::MAX).min(BATCH_MESSAGES);
-            let seqs = match &mut chosen {
-                Some(chosen) => chosen.drain(..left.min(chosen.len())).collect(),
+            let seqs = match &chosen {
+                Some(chosen) => chosen.iter().copied().filter(|seq| *seq > after).take(left).collect(),
                 None => self.next_letters(&subscription, after, last, left).await?,
             };
-            let Some(end) = seqs.last() else { break };
-            after = *end;
-            self.take_back_some(&subscription, topic, seqs, &mut done).await?;
+            let Some(end) = self.take_back_some(&subscription, topic, seqs, &mut done).await? else { break };
+            after = end;
         }
         Ok(done)
     }
@@ -111,14 +111,18 @@ impl Embedded {
         Ok(found.into_iter().map(|peeked| peeked.seq).filter(|seq| *seq <= last).collect())
     }
 
+    /// Takes back the first ones, and tells which was the last of them. None if there are none.
     async fn take_back_some(
         &self,
         subscription: &SubscriptionName,
         topic: TopicId,
         seqs: Vec<Seq>,
         done: &mut Redriven,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Seq>, Error> {
         let letters = self.read(move |reader| read(reader, topic, &seqs)).await?;
+        let end = letters.last().map(|letter| letter.seq);
+        let is_missing = |letter: &&Letter| matches!(letter.way, Err(SkipReason::NotInBacklog));
+        self.check_settled(letters.iter().filter(is_missing).map(|letter| (topic, letter.seq)).collect()).await?;
         let mut waiting = Vec::with_capacity(letters.len());
         for Letter { seq, way } in letters {
             match way {
@@ -140,7 +144,7 @@ impl Embedded {
             };
             done.skip(message_id(topic, seq), why, Some(source));
         }
-        Ok(())
+        Ok(end)
     }
 
     /// Has the engine task take a message back. Waits for a place in the queue, not for the disk.
@@ -166,16 +170,22 @@ impl Redriven {
     }
 }
 
+/// Reads letters from the first one on, and no more than [`BATCH_BYTES`] and one letter.
 fn read(reader: &Reader, topic: TopicId, seqs: &[Seq]) -> Result<Vec<Letter>, Failure> {
     let mut bodies = Bodies::new(reader, topic);
     let mut letters = Vec::with_capacity(seqs.len());
+    let mut bytes = 0;
     for seq in seqs {
+        if bytes >= BATCH_BYTES {
+            break;
+        }
         let error = |source| Failure::Message { topic, seq: *seq, source };
         // One that was acked meanwhile may be gone.
         let Some((_, body)) = bodies.body(*seq)? else {
             letters.push(Letter { seq: *seq, way: Err(SkipReason::NotInBacklog) });
             continue;
         };
+        bytes += body.len();
         let bytes_before = u32::try_from(body.len()).unwrap_or(u32::MAX);
         let mut message = message_of(body).map_err(error)?;
         let way = match take_source(&mut message.attributes) {
