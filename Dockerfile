@@ -5,6 +5,7 @@ COPY Cargo.toml Cargo.lock ./
 COPY broker/core/Cargo.toml broker/core/
 COPY broker/log/Cargo.toml broker/log/
 COPY broker/server/Cargo.toml broker/server/
+COPY fail-points/Cargo.toml fail-points/
 COPY invoice-worker/Cargo.toml invoice-worker/
 COPY notification-service/Cargo.toml notification-service/
 COPY order-service/Cargo.toml order-service/

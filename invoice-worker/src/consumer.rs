@@ -1,5 +1,6 @@
 //! Jobs arrive here, and rendered invoices leave.
 
+use fail_points::Point;
 use orderflow_proto::orderflow::events::v1 as wire;
 use prost::Message as _;
 use service_kit::CancellationToken;
@@ -86,7 +87,9 @@ impl<P: Publish> Handler for Jobs<P> {
                 result => Ok(result),
             }
         };
-        match self.broker.until_answered(stopping, publish).await {
+        let published = self.broker.until_answered(stopping, publish).await;
+        fail_points::pass(Point::InvoicePublished);
+        match published {
             Ok(Ok(())) => Outcome::Done,
             Ok(Err(error)) => Outcome::Reject(error.to_string()),
             Err(Interrupted) => Outcome::Interrupted,

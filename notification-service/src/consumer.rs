@@ -1,6 +1,7 @@
 //! What happens to orders and payments arrives here.
 
 use bytes::Bytes;
+use fail_points::Point;
 use orderflow_proto::orderflow::events::v1 as wire;
 use orderflow_proto::orderflow::r#type::v1 as wire_type;
 use prost::Message as _;
@@ -122,7 +123,9 @@ impl<S: Notifications> Notifier<S> {
                 result => Ok(result),
             }
         };
-        match self.database.until_answered(stopping, attempt).await {
+        let kept = self.database.until_answered(stopping, attempt).await;
+        fail_points::pass(Point::NotificationCommitted);
+        match kept {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(error)) => {
                 let (Told::Notification(draft) | Told::Invoice(_, _, draft)) = &told;

@@ -1,5 +1,6 @@
 //! Outcomes of payments arrive here.
 
+use fail_points::Point;
 use orderflow_proto::orderflow::events::v1 as wire;
 use orderflow_proto::orderflow::r#type::v1 as wire_type;
 use prost::Message as _;
@@ -79,7 +80,9 @@ impl<S: Orders> Handler for PaymentEvents<S> {
             Ok(None) => return Outcome::Done,
             Err(poison) => return Outcome::Reject(poison.to_string()),
         };
-        match self.settle(event, id, &outcome, stopping).await {
+        let settled = self.settle(event, id, &outcome, stopping).await;
+        fail_points::pass(Point::OrderSettled);
+        match settled {
             Ok(Ok(Changed::To(order))) => {
                 info!(order_id = %order.id, waits = order.status.is_waiting(), "an order took the outcome of its payment");
                 Outcome::Done

@@ -2,6 +2,7 @@
 
 mod parse;
 
+use fail_points::Point;
 use service_kit::CancellationToken;
 use service_kit::breaker::{Breaker, Settings, Unavailable};
 use service_kit::consumer::{CONCURRENCY_DEFAULT, ConsumerConfig, Handler, Outcome};
@@ -74,7 +75,9 @@ impl<S: Payments, A: Acquirer> Handler for OrderEvents<S, A> {
             Err(poison) => return Outcome::Reject(poison.to_string()),
         };
         let order_id = request.order_id();
-        match self.work(&event.id, request, stopping).await {
+        let done = self.work(&event.id, request, stopping).await;
+        fail_points::pass(Point::PaymentCommitted);
+        match done {
             Ok(()) => Outcome::Done,
             Err(Error::Interrupted) => Outcome::Interrupted,
             // The same message can never be right.

@@ -58,6 +58,10 @@ where
     F: Future<Output = Result<(), E>>,
     E: Error + 'static,
 {
+    if let Err(error) = fail_points::check() {
+        eprintln!("{name}: {error}");
+        return ExitCode::FAILURE;
+    }
     let mut check = Check::new();
     config.check(&mut check);
     let export = match telemetry::start(name, &config.log, config.log_format, config.otlp_endpoint.as_deref()) {

@@ -13,6 +13,9 @@ pub enum Error {
     /// The engine can't start, or has failed for good.
     #[error("{0}")]
     Engine(Box<dyn std::error::Error + Send + Sync>),
+    /// The environment asks for a fail point that there is not.
+    #[error(transparent)]
+    FailPoints(#[from] fail_points::Error),
     /// The port can't be bound.
     #[error("address `{address}` (--listen, BROKER_LISTEN) can't be bound: {source}")]
     Listen {

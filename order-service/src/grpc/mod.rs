@@ -4,6 +4,7 @@ mod parse;
 mod render;
 mod status;
 
+use fail_points::Point;
 use orderflow_proto::orderflow::order::v1 as wire;
 use orderflow_proto::orderflow::order::v1::order_service_server::OrderService;
 use prost::Message as _;
@@ -43,6 +44,7 @@ impl<S: Orders> OrderService for Rpc<S> {
     ) -> Result<Response<wire::PlaceOrderResponse>, Status> {
         let parse::PlaceOrder { new, key, fingerprint } = parse::place_order(request.into_inner())?;
         let order = self.app.place(new, key, fingerprint, &self.peers).await.map_err(status::of)?;
+        fail_points::pass(Point::OrderCommitted);
         Ok(Response::new(wire::PlaceOrderResponse { order: Some(render::order(&order)) }))
     }
 

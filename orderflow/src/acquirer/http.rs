@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use fail_points::Point;
 use serde::{Deserialize, Serialize};
 use service_kit::status::chain;
 use tracing::error;
@@ -96,6 +97,7 @@ async fn charge(
     }
     let decline = if mode == Mode::DeclineAll { Some(DO_NOT_HONOUR) } else { card.decline_reason() };
     let recorded = acquirer.ledger.charge(key, request, decline).await?;
+    fail_points::pass(Point::AcquirerCommitted);
     let slow = card == Card::Slow || mode == Mode::Slow;
     let lost = mode == Mode::LostReplies || (card == Card::LostReply && !recorded.replayed);
     let status = match recorded.reply.status {

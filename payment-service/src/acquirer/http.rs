@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use fail_points::Point;
 use http::header::CONTENT_TYPE;
 use http::uri::InvalidUri;
 use http::{Request, StatusCode, Uri};
@@ -116,6 +117,7 @@ impl HttpAcquirer {
             reference: &charge.order_id.to_string(),
         };
         let (status, bytes) = self.post(&self.charges_uri, Some(&charge.key().to_string()), &body).await?;
+        fail_points::pass(Point::PaymentCharged);
         match status {
             StatusCode::OK => charged(&bytes, &body),
             StatusCode::PAYMENT_REQUIRED => declined(&bytes),

@@ -111,6 +111,12 @@ impl<M, L> Lanes<M, L> {
         Some((key, item.message))
     }
 
+    /// Takes the leases of the message that is being handled away from it: for a build that is broken on purpose.
+    pub(super) fn leases_of_running(&mut self, key: &Key) -> Vec<L> {
+        let running = self.lanes.get_mut(key).and_then(|lane| lane.running.as_mut());
+        running.map(|(_, leases)| std::mem::take(leases)).unwrap_or_default()
+    }
+
     /// A message was handled, whatever the outcome: gives its leases back.
     ///
     /// With `comes_back`, the broker will deliver it again, and its key waits for that.

@@ -7,6 +7,7 @@ mod source;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fail_points::Fault;
 use google_cloud_pubsub::model::Message;
 use google_cloud_pubsub::subscriber::handler::Handler as Lease;
 use tokio::task::JoinSet;
@@ -188,6 +189,9 @@ impl<H: Handler> Hand<H> {
 
     fn start(&mut self) {
         while let Some((key, delivery)) = self.lanes.start() {
+            if fail_points::broken(Fault::AckBeforeCommit) {
+                self.lanes.leases_of_running(&key).into_iter().for_each(Lease::ack);
+            }
             let (work, stopping) = (self.work.clone(), self.stopping.clone());
             self.tasks.spawn(async move { (key, work.handle(delivery, &stopping).await) });
         }

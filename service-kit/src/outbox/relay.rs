@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
+use fail_points::{Fault, Point};
 use google_cloud_gax::error::rpc::Code;
 use google_cloud_pubsub::client::{BasePublisher, Publisher};
 use google_cloud_pubsub::error::PublishError;
@@ -197,6 +198,10 @@ impl Relay {
         let mut held_id = held.last().map_or(self.passed_id, |row| row.at.id);
         let mut problem = None;
         let mut taken = Vec::with_capacity(free.len());
+        if fail_points::broken(Fault::OutboxMarkedFirst) {
+            let all = free.iter().map(|row| (row.at.id, row.taken())).collect();
+            self.database.judged(self.delete(all)).await?;
+        }
         for (at, event, published) in self.publish(free) {
             match fate(published.await) {
                 Fate::Taken => {
@@ -213,6 +218,7 @@ impl Relay {
             }
         }
         if !taken.is_empty() {
+            fail_points::pass(Point::RelayPublished);
             self.database.judged(self.delete(taken)).await?;
         }
         if let Some(problem) = problem {
@@ -237,12 +243,7 @@ impl Relay {
                 let publisher = self.publisher.publisher(self.broker.topic(topic));
                 publisher.set_delay_threshold(Duration::ZERO).build()
             });
-            let event = Taken {
-                event_id: row.at.event_id.clone(),
-                kind: row.attributes.get(CE_TYPE).cloned().unwrap_or_default(),
-                ordering_key: row.at.ordering_key.clone(),
-                payload: row.payload.clone(),
-            };
+            let event = row.taken();
             let message = Message::new().set_data(row.payload).set_ordering_key(&row.at.ordering_key);
             (row.at, event, publisher.publish(message.set_attributes(row.attributes)))
         };
@@ -288,6 +289,17 @@ struct Row {
     at: Place,
     attributes: BTreeMap<String, String>,
     payload: Bytes,
+}
+
+impl Row {
+    fn taken(&self) -> Taken {
+        Taken {
+            event_id: self.at.event_id.clone(),
+            kind: self.attributes.get(CE_TYPE).cloned().unwrap_or_default(),
+            ordering_key: self.at.ordering_key.clone(),
+            payload: self.payload.clone(),
+        }
+    }
 }
 
 /// Where an event stands in the outbox and where it goes.

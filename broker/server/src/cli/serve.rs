@@ -33,6 +33,7 @@ pub enum LogFormat {
 
 impl Serve {
     pub(super) async fn execute(self) -> Result<(), Error> {
+        fail_points::check()?;
         let Self { config, log_format } = self;
         log_to_stderr(log_format);
         raise_file_limit();

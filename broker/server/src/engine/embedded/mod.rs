@@ -32,6 +32,7 @@ use broker_core::{
 };
 use broker_log::Reader;
 use bytes::Bytes;
+use fail_points::Point;
 use tokio::sync::mpsc::{Sender, UnboundedSender, unbounded_channel};
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -372,6 +373,7 @@ impl Engine for Embedded {
     }
 
     async fn acknowledge(&self, subscription: SubscriptionName, ack_ids: Vec<AckId>) -> Result<Confirmation, Error> {
+        fail_points::pass(Point::BrokerAcked);
         let refs = ack_ids.iter().map(ack_id::decode).collect::<Result<Vec<_>, _>>()?;
         let acknowledge = move |state: &mut State| {
             let exactly_once = state.core.is_exactly_once(&subscription)?;

@@ -13,6 +13,7 @@ use broker_core::{
 };
 use broker_log::Reader;
 use bytes::Bytes;
+use fail_points::Fault;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
@@ -271,6 +272,9 @@ impl Task {
 
     fn write_records(&mut self, bodies: &[Bytes]) {
         for record in self.state.out.records.drain(..) {
+            if fail_points::broken(Fault::BrokerForgetsAcks) && matches!(record, Record::Acked { .. }) {
+                continue;
+            }
             let bodies = match &record {
                 Record::Published { .. } | Record::Forwarded { .. } | Record::Redriven { .. } => bodies,
                 _ => &[],

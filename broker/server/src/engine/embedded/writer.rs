@@ -7,6 +7,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use broker_log::{Disk, Entry, FRAME_HEADER_BYTES, Journal, Key, OsDisk, SegmentInfo};
+use fail_points::Point;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -100,10 +101,12 @@ impl<D: Disk> Writer<D> {
             let entries: Vec<Entry<'_>> =
                 entries.iter().zip(&pieces).map(|((key, _), payload)| Entry { key: *key, payload }).collect();
             self.journal.append(&entries)?;
+            fail_points::pass(Point::BrokerAppended);
             let begun = Instant::now();
             self.journal.sync()?;
             self.figures.journal_syncs.fetch_add(1, Ordering::Relaxed);
             self.figures.sync_seconds.observe(begun.elapsed().as_secs_f64());
+            fail_points::pass(Point::BrokerSynced);
         }
         drop(permits);
         for release in releases {

@@ -8,6 +8,7 @@ use broker_core::{
 };
 use broker_log::Key;
 use bytes::Bytes;
+use fail_points::Fault;
 use orderflow_proto::google::pubsub::v1::PubsubMessage;
 use prost::Message as _;
 
@@ -291,7 +292,7 @@ pub(in crate::engine::embedded) fn key_of(stored: &Bytes) -> Result<Option<KeyHa
 
 /// The hash of an ordering key; none of the empty one, which says that there is no order.
 pub(in crate::engine::embedded) fn hash_of(ordering_key: &str) -> Option<KeyHash> {
-    if ordering_key.is_empty() {
+    if ordering_key.is_empty() || fail_points::broken(Fault::BrokerIgnoresOrder) {
         return None;
     }
     let mut hasher = DefaultHasher::new();
