@@ -5,12 +5,14 @@
 //! - [`up`] runs the stack; [`acquirer`] is the simulated card processor outside it.
 //! - [`place`] orders, [`queues`] looks at the broker, [`audit`] checks the books, [`health`] asks one part,
 //!   [`dead_letters`] looks at, mends and sends back what nobody could handle.
+//! - [`lab`] is a stack in a folder of its own, to be tortured.
 
 pub mod acquirer;
 pub mod audit;
 mod cli;
 pub mod dead_letters;
 pub mod health;
+pub mod lab;
 mod parent;
 mod part;
 pub mod place;

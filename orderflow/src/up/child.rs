@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -20,6 +21,28 @@ const LOG_LINE_BYTES_MAX: u64 = 64 * 1024;
 /// Signals that wait for one child: more than a person can type before they are delivered.
 const SIGNALS_MAX: usize = 8;
 
+/// A variable of the environment.
+pub(crate) type Variable = (String, String);
+
+/// How children are started.
+#[derive(Clone, Debug)]
+pub(crate) struct Launch {
+    /// What runs as a part.
+    pub(crate) executable: PathBuf,
+    pub(crate) voice: Voice,
+}
+
+/// What of the children's logs, and of their ends, is said on the terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Voice {
+    /// Every line.
+    Verbose,
+    /// What is worth a look.
+    Warnings,
+    /// Nothing.
+    Quiet,
+}
+
 /// A handle on a started child. Clones are handles on the same one.
 #[derive(Clone, Debug)]
 pub(crate) struct Running {
@@ -29,12 +52,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts this executable as the part. Its output goes to its log file, what is worth a look to the terminal too.
-    pub(crate) fn spawn(part: Instance, layout: &Layout, verbose: bool) -> io::Result<Self> {
+    /// Starts the executable as the part, with these variables more than our own. Its output goes to its log file, and to
+    /// the terminal as far as the launch says.
+    pub(crate) fn spawn(part: Instance, layout: &Layout, launch: &Launch, env: &[Variable]) -> io::Result<Self> {
         let path = layout.log_file(part);
         let log = File::options().create(true).append(true).open(&path)?;
         let (output, output_end) = io::pipe()?;
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(&launch.executable);
         command
             .args(layout.arguments(part))
             // One address can't be that of every part; the arguments say which is whose.
@@ -42,6 +66,7 @@ impl Running {
             .env_remove("BROKER_METRICS_LISTEN")
             // Colours belong on a terminal; the log is a file.
             .env("NO_COLOR", "1")
+            .envs(env.iter().map(|(name, value)| (name, value)))
             // The child ends itself when this pipe closes, and it closes with the runner, however the runner ends.
             .stdin(Stdio::piped())
             .stdout(output_end.try_clone()?)
@@ -52,7 +77,8 @@ impl Running {
         drop(command);
 
         let pid = child.id().ok_or_else(|| io::Error::other("the child was gone at once"))?;
-        thread::Builder::new().name(format!("{part} log")).spawn(move || copy_output(part, output, log, verbose))?;
+        let voice = launch.voice;
+        thread::Builder::new().name(format!("{part} log")).spawn(move || copy_output(part, output, log, voice))?;
         let (signals, signals_rx) = mpsc::channel(SIGNALS_MAX);
         let (exit_tx, exit) = watch::channel(None);
         // `Child::wait` would close the pipe before it waits.
@@ -116,7 +142,7 @@ async fn attend(mut child: Child, mut signals: mpsc::Receiver<Signal>) -> ExitSt
 }
 
 /// Copies a child's output line by line until the child and all that it started have ended.
-fn copy_output(part: Instance, output: PipeReader, mut log: File, verbose: bool) {
+fn copy_output(part: Instance, output: PipeReader, mut log: File, voice: Voice) {
     let mut output = BufReader::new(output);
     let mut line = Vec::new();
     loop {
@@ -129,7 +155,7 @@ fn copy_output(part: Instance, output: PipeReader, mut log: File, verbose: bool)
         let _ = log.write_all(&line);
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end();
-        if verbose || worth_a_look(text) {
+        if voice == Voice::Verbose || (voice == Voice::Warnings && worth_a_look(text)) {
             terminal::say(&format!("{part} | {text}"));
         }
     }

@@ -23,6 +23,8 @@ const METRICS_ABOVE: u16 = 1_000;
 pub(crate) struct Layout {
     data_dir: PathBuf,
     listen: BTreeMap<Instance, SocketAddr>,
+    /// Ways from one part to another that do not lead there directly.
+    detours: BTreeMap<(Part, Part), SocketAddr>,
     metrics: bool,
 }
 
@@ -48,7 +50,12 @@ impl Layout {
                 listen.insert(Instance { part, number }, address);
             }
         }
-        Ok(Self { data_dir, listen, metrics: config.metrics })
+        Ok(Self { data_dir, listen, detours: BTreeMap::new(), metrics: config.metrics })
+    }
+
+    /// Lets every instance of `from` call `to` at this address, instead of where it listens.
+    pub(crate) fn detour(&mut self, from: Part, to: Part, through: SocketAddr) {
+        self.detours.insert((from, to), through);
     }
 
     pub(crate) fn data_dir(&self) -> &Path {
@@ -85,7 +92,8 @@ impl Layout {
 
     /// The arguments that make this executable run as the instance. Instances of a part share its database.
     pub(crate) fn arguments(&self, instance: Instance) -> Vec<OsString> {
-        let url = |part: Part| OsString::from(format!("http://{}", self.reach(part)));
+        let way = |part: Part| self.detours.get(&(instance.part, part)).copied().unwrap_or_else(|| self.reach(part));
+        let url = |part: Part| OsString::from(format!("http://{}", way(part)));
         let database = |name| ("--database-url", self.database_url(name));
         let broker = ("--broker", url(Part::Broker));
         let (command, flags): (&[&str], Vec<(&str, OsString)>) = match instance.part {

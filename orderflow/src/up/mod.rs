@@ -2,7 +2,7 @@
 
 mod child;
 mod control;
-mod layout;
+pub(crate) mod layout;
 mod stack;
 mod welcome;
 
@@ -18,9 +18,10 @@ use tokio::io::BufReader;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+pub(crate) use self::child::{Launch, Voice};
 pub use self::control::{PartStatus, Reply, Request, ask};
 use self::layout::Layout;
-use self::stack::{Program, Stack};
+pub(crate) use self::stack::{Program, Stack};
 use crate::part::{INSTANCES_MAX, Instance, Part};
 use crate::terminal;
 
@@ -189,7 +190,7 @@ pub enum Error {
 }
 
 impl Error {
-    fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, source }
     }
 }
@@ -206,7 +207,11 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let control = control::listen(&config.data_dir).map_err(Error::io(
         "the control socket can't be opened (a shorter --data-dir or ORDERFLOW_DATA_DIR may help)",
     ))?;
-    let stack = Stack::new(layout, program(&config.data_dir), config.verbose);
+    let launch = Launch {
+        executable: std::env::current_exe().map_err(Error::io("the program's own file can't be found"))?,
+        voice: if config.verbose { Voice::Verbose } else { Voice::Warnings },
+    };
+    let stack = Stack::new(layout, program(&config.data_dir), launch);
 
     let outcome = tokio::select! {
         started = start_all(&stack) => started,
@@ -241,7 +246,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
 }
 
 /// Starts the broker first, then all others together: they stand any order, only the topology must be there.
-async fn start_all(stack: &Arc<Stack>) -> Result<(), Error> {
+pub(crate) async fn start_all(stack: &Arc<Stack>) -> Result<(), Error> {
     let mut instances = stack.instances();
     if let Some(broker) = instances.next() {
         stack.start(broker).await?;

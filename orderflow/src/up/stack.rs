@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use tokio::time;
 use tokio_util::task::TaskTracker;
 
-use super::child::Running;
+use super::child::{Launch, Running, Variable, Voice};
 use super::control::{PartStatus, Reply, Request};
 use super::layout::Layout;
 use super::{Error, welcome};
@@ -29,7 +29,7 @@ const STATUS_WITHIN: Duration = Duration::from_secs(1);
 /// All parts of one stack, running or not.
 pub(crate) struct Stack {
     layout: Layout,
-    verbose: bool,
+    launch: Launch,
     /// How to call this program again, with the flags that lead to this stack: `orderflow --data-dir … `.
     program: Program,
     /// The last process of each instance. An exit status inside says that it has ended.
@@ -54,10 +54,10 @@ impl Program {
 }
 
 impl Stack {
-    pub(crate) fn new(layout: Layout, program: Program, verbose: bool) -> Arc<Self> {
+    pub(crate) fn new(layout: Layout, program: Program, launch: Launch) -> Arc<Self> {
         Arc::new(Self {
             layout,
-            verbose,
+            launch,
             program,
             slots: Mutex::default(),
             ending: AtomicBool::new(false),
@@ -72,7 +72,12 @@ impl Stack {
 
     /// Starts a part and waits until it is ready.
     pub(crate) async fn start(self: &Arc<Self>, part: Instance) -> Result<u32, Error> {
-        let running = self.spawn(part)?;
+        self.start_with(part, &[]).await
+    }
+
+    /// Starts a part with more in its environment than the runner has, and waits until it is ready.
+    pub(crate) async fn start_with(self: &Arc<Self>, part: Instance, env: &[Variable]) -> Result<u32, Error> {
+        let running = self.spawn(part, env)?;
         self.ready(part, &running).await?;
         Ok(running.pid)
     }
@@ -119,8 +124,7 @@ impl Stack {
                 }
             }
         }
-        self.watchers.close();
-        self.watchers.wait().await;
+        self.all_ended().await;
     }
 
     /// Ends every part at once.
@@ -136,7 +140,7 @@ impl Stack {
         welcome::text(&self.layout, &self.program, took)
     }
 
-    fn spawn(self: &Arc<Self>, part: Instance) -> Result<Running, Error> {
+    fn spawn(self: &Arc<Self>, part: Instance, env: &[Variable]) -> Result<Running, Error> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.layout.has(part) {
             return Err(Error::NotPlanned { part });
@@ -150,8 +154,8 @@ impl Stack {
             return Err(Error::Ending);
         }
         self.layout.check_address(part)?;
-        let running =
-            Running::spawn(part, &self.layout, self.verbose).map_err(|source| Error::Spawn { part, source })?;
+        let running = Running::spawn(part, &self.layout, &self.launch, env);
+        let running = running.map_err(|source| Error::Spawn { part, source })?;
         slots.insert(part, running.clone());
         self.watchers.spawn(Arc::clone(self).announce_end(part, running.clone()));
         Ok(running)
@@ -160,7 +164,7 @@ impl Stack {
     /// Says in one line that a part has ended, and how it is started again.
     async fn announce_end(self: Arc<Self>, part: Instance, running: Running) {
         let status = running.exited().await;
-        if self.ending.load(Ordering::SeqCst) {
+        if self.launch.voice == Voice::Quiet || self.ending.load(Ordering::SeqCst) {
             return;
         }
         let start = self.program.command(&format!("start {part}"));
@@ -188,7 +192,8 @@ impl Stack {
         Error::EndedEarly { part, status, log: self.layout.log_file(part) }
     }
 
-    async fn end(&self, part: Instance, signal: Signal) -> Result<(), Error> {
+    /// Ends a part by a signal, and waits until it has ended.
+    pub(crate) async fn end(&self, part: Instance, signal: Signal) -> Result<(), Error> {
         let running = self.running(part).ok_or(Error::NotRunning { part })?;
         running.signal(signal);
         if running.exited_within(STOP_WITHIN).await {
@@ -222,8 +227,24 @@ impl Stack {
         parts
     }
 
+    /// Sends a signal to a part that runs.
+    pub(crate) fn signal(&self, part: Instance, signal: Signal) -> Result<(), Error> {
+        self.running(part).map(|running| running.signal(signal)).ok_or(Error::NotRunning { part })
+    }
+
+    /// Where the parts lie and listen.
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Waits until everything that was ever started has ended.
+    pub(crate) async fn all_ended(&self) {
+        self.watchers.close();
+        self.watchers.wait().await;
+    }
+
     /// The process of a part that has not ended.
-    fn running(&self, part: Instance) -> Option<Running> {
+    pub(crate) fn running(&self, part: Instance) -> Option<Running> {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.get(&part).cloned().filter(|running| running.exit_status().is_none())
     }
