@@ -12,6 +12,7 @@ const Chart = (() => {
   const MARGIN_PX = { top: 8, right: 10, bottom: 22, left: 46 };
   const TICK_APART_PX = 84;
   const ROW_PX = 14;
+  const LETTER_PX = 7;
   const TABLE_ROWS_MAX = 12;
   const TABLE_EVERY_MS = 5_000;
   const STEPS_S = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400];
@@ -210,13 +211,17 @@ const Chart = (() => {
       parts.push(svg("rect", {
         x: left, y: area.top, width: right - left, height: area.bottom - area.top, class: "chart-shade",
       }));
-      // Labels that would lie on each other take the next free row; near the right edge they end where the shade ends.
-      const width = shade.label.length * 6.2 + 8;
-      const start = Math.max(area.left, Math.min(left + 4, area.right - width));
-      let row = ends.findIndex((end) => end <= start);
-      if (row < 0) row = ends.push(0) - 1;
-      ends[row] = start + width;
-      parts.push(svg("text", { x: start, y: area.top + 11 + row * ROW_PX, class: "chart-shade-label" }, shade.label));
+      // Labels that would lie on each other take the next free row; near the right edge they end with the drawing.
+      const width = shade.label.length * LETTER_PX + 8;
+      const start = Math.max(area.left + 4, Math.min(left + 4, area.right - width));
+      if (ends.some((each) => each.label === shade.label && each.end > start)) continue;
+      let row = ends.findIndex((each) => each.end <= start);
+      if (row < 0) row = ends.push(null) - 1;
+      ends[row] = { end: start + width, label: shade.label };
+      const [x_px, anchor] = start < left + 4 ? [area.right - 4, "end"] : [start, "start"];
+      parts.push(svg("text", {
+        x: x_px, y: area.top + 11 + row * ROW_PX, "text-anchor": anchor, class: "chart-shade-label",
+      }, shade.label));
     }
     layer.replaceChildren(...parts);
   }

@@ -1,0 +1,162 @@
+// The picture: an SVG with arrows, topics and queues, and above it a card for each part.
+
+import { count, plural, rate, s, set, span, text } from "./dom.js";
+import { layout } from "./layout.js";
+
+const SCALE_MESSAGES_MIN = 100;
+const SLAB_PX = 7;
+/** A queue with this much in it, or a message this old, is drawn as one that waits. */
+const WAITING_MESSAGES = 20;
+const WAITING_AGE_MS = 3_000;
+
+/** Builds the picture in `container`; `cards` are elements by the kind of part. Gives `update(state)`. */
+export function flow(container, cards, guide) {
+  const drawing = s("svg", { class: "flow-drawing", role: "img", "aria-label": "The flow of orders" });
+  container.prepend(drawing);
+  const picture = { container, drawing, cards, guide, plan: null, parts: {}, state: null, scale: SCALE_MESSAGES_MIN };
+  const resize = () => {
+    const width = container.clientWidth;
+    if (width === 0 || picture.plan?.width === width) return;
+    picture.plan = layout(width);
+    build(picture);
+    if (picture.state) show(picture);
+  };
+  new ResizeObserver(resize).observe(container);
+  resize();
+  return {
+    update(state) {
+      picture.state = state;
+      if (picture.plan) show(picture);
+    },
+  };
+}
+
+function build(picture) {
+  const { plan, drawing, container, cards, guide } = picture;
+  container.style.height = `${plan.height}px`;
+  set(container, "data-plan", plan.wide ? "wide" : "narrow");
+  set(drawing, "viewBox", `0 0 ${plan.width} ${plan.height}`);
+  for (const [kind, box] of Object.entries(plan.cards)) lay(cards[kind], box);
+  guide.hidden = !plan.guide;
+  if (plan.guide) lay(guide, plan.guide);
+  const frame = s("rect", { class: "flow-frame", x: plan.frame.x + 1, y: 1 + plan.frame.y, width: plan.frame.w - 2,
+    height: plan.frame.h - 2, rx: 10 });
+  const arrows = plan.arrows.map(arrow);
+  const topics = Object.entries(plan.topics).map(([id, box]) => topic(id, box));
+  const queues = Object.entries(plan.queues).map(([id, box]) => queue(id, box, plan));
+  picture.parts = { frame, arrows, topics, queues };
+  drawing.replaceChildren(definitions(), frame,
+    ...arrows.map(({ group }) => group), ...topics.map(({ group }) => group), ...queues.map(({ group }) => group));
+}
+
+function lay(element, { x, y, w, h }) {
+  element.style.left = `${x}px`;
+  element.style.top = `${y}px`;
+  element.style.width = `${w}px`;
+  if (h) element.style.height = `${h}px`;
+}
+
+function definitions() {
+  const heads = ["still", "moving"].map((name) =>
+    s("marker", { id: `head-${name}`, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8,
+      markerUnits: "userSpaceOnUse", orient: "auto" }, s("path", { class: `flow-head-${name}`, d: "M0 0L8 4L0 8Z" })));
+  return s("defs", {}, ...heads);
+}
+
+function arrow({ d, flow, label }) {
+  const line = s("path", { d, class: "flow-arrow" });
+  const words = label ? s("text", { x: label[0], y: label[1], "text-anchor": label[2], class: "flow-rate" }) : null;
+  return { group: s("g", {}, line, words), line, words, flow };
+}
+
+// A topic is a pill: nothing stays in it.
+function topic(id, { x, y, w, h }) {
+  const words = s("text", { x: x + w / 2, y: y + h / 2 + 4, "text-anchor": "middle", class: "flow-name" }, id);
+  return { id, group: s("g", {}, s("rect", { class: "flow-topic", x, y, width: w, height: h, rx: h / 2 }), words) };
+}
+
+// A queue is a box that fills: with slabs, from the end at which its consumer takes.
+function queue(id, { x, y, w, h }, plan) {
+  const consumer = id.slice(0, id.indexOf("."));
+  const hero = h > 42 && plan.wide;
+  const side = Math.min(hero ? 98 : 60, Math.round(w * 0.3));
+  const bar = { x: x + 10, y: y + h / 2 + (hero ? -1 : 2), w: Math.floor((w - side - 16) / SLAB_PX) * SLAB_PX, h: hero ? 24 : 11 };
+  const name = s("text", { x: bar.x, y: y + h / 2 - (hero ? 9 : 4), class: "flow-label" });
+  const depth = s("text", { x: x + w - 10, y: y + h / 2 + (hero ? 4 : 0), "text-anchor": "end",
+    class: hero ? "flow-depth flow-depth-hero" : "flow-depth" });
+  const age = s("text", { x: x + w - 10, y: y + h / 2 + (hero ? 21 : 14), "text-anchor": "end", class: "flow-age" });
+  const filled = s("path", { class: "flow-fill", "stroke-width": bar.h, "stroke-dasharray": `${SLAB_PX - 2} 2` });
+  const title = s("title", {});
+  const group = s("g", { class: "flow-queue" }, title,
+    s("rect", { class: "flow-queue-box", x, y, width: w, height: h, rx: 3 }),
+    s("rect", { class: "flow-track", x: bar.x, y: bar.y, width: bar.w, height: bar.h }), filled, name, depth, age);
+  const short = plan.width < 480;
+  return { id, consumer, group, name, depth, age, filled, bar, title, short };
+}
+
+function show(picture) {
+  const { parts, state, drawing } = picture;
+  const queues = new Map(state.queues.map((each) => [each.id, each]));
+  const topics = new Map(state.topics.map((each) => [each.id, each]));
+  set(drawing, "data-broker", state.broker.reached ? "reached" : "away");
+  picture.scale = scaleFor(picture.scale, state.queues);
+  for (const each of parts.arrows) {
+    const per_s = state.broker.reached || each.flow === "accepted" ? speed(each.flow, state, topics, queues) : 0;
+    const moving = per_s >= 0.05;
+    set(each.line, "class", moving ? `flow-arrow flow-moving ${per_s >= 20 ? "flow-fast" : ""}` : "flow-arrow");
+    if (each.words) text(each.words, rate(per_s));
+  }
+  for (const each of parts.queues) showQueue(each, queues.get(each.id), state, picture.scale);
+  set(drawing, "aria-label", summary(state));
+}
+
+function speed(flow, state, topics, queues) {
+  const [kind, id] = flow.split(":");
+  if (kind === "accepted") return state.orders.accepted_per_s;
+  if (kind === "topic") return topics.get(id)?.published_per_s ?? 0;
+  const found = queues.get(id);
+  return (kind === "in" ? found?.published_per_s : found?.acked_per_s) ?? 0;
+}
+
+// An age in the room that there is: beyond a minute whole minutes will do.
+function short(age_ms) {
+  return age_ms < 60_000 ? span(age_ms) : `${Math.floor(age_ms / 60_000)} min`;
+}
+
+// One scale for all queues, so that their bars can be compared. It grows in steps, and shrinks once all is drained.
+function scaleFor(scale, queues) {
+  const most = queues.reduce((found, each) => Math.max(found, each.id.startsWith("operator.") ? 0 : each.backlog), 0);
+  if (most <= SCALE_MESSAGES_MIN / 10) return SCALE_MESSAGES_MIN;
+  let next = scale;
+  while (most > next) next *= String(next).startsWith("2") ? 2 : String(next).startsWith("5") ? 2 : 2.5;
+  return next;
+}
+
+function showQueue(drawn, found, state, scale) {
+  const { consumer, bar } = drawn;
+  const backlog = found?.backlog ?? 0;
+  const age_ms = found?.oldest_age_ms ?? null;
+  const away = consumer !== "operator" && !state.parts.some((part) => part.kind === consumer && part.alive && part.healthy);
+  const waits = backlog > 0 && (away || backlog >= WAITING_MESSAGES || (age_ms ?? 0) >= WAITING_AGE_MS);
+  const slabs = backlog === 0 ? 0 : Math.max(1, Math.ceil((Math.min(1, backlog / scale) * bar.w) / SLAB_PX));
+  const width = Math.min(bar.w, slabs * SLAB_PX);
+  // It fills from its consumer's end, which is on the right for all but order-service.
+  const [from, to] = consumer === "order-service" ? [bar.x, bar.x + width] : [bar.x + bar.w, bar.x + bar.w - width];
+  set(drawn.filled, "d", width > 0 ? `M${from} ${bar.y + bar.h / 2}H${to}` : "");
+  set(drawn.group, "data-state", waits ? (away ? "stuck" : "waiting") : "calm");
+  const who = consumer === "operator" ? "for an operator" : drawn.short ? consumer.replace("-service", "") : consumer;
+  text(drawn.name, away ? `✕ ${who}` : who);
+  text(drawn.depth, count(backlog));
+  text(drawn.age, backlog > 0 && age_ms !== null ? short(age_ms) : "");
+  const oldest = age_ms === null ? "" : `, the oldest for ${span(age_ms)}`;
+  text(drawn.title, `Queue ${drawn.id}: ${plural(backlog, "message")} waiting${oldest}, ` +
+    `${plural(found?.consumers ?? 0, "consumer")}, ${count(found?.delayed ?? 0)} delayed`);
+}
+
+function summary(state) {
+  const dead = state.parts.filter((part) => !part.alive).map((part) => part.part);
+  const waiting = state.queues.filter((each) => each.backlog > 0)
+    .map((each) => `${plural(each.backlog, "message")} in ${each.id}`);
+  return `The flow of orders. ${dead.length > 0 ? `Dead: ${dead.join(", ")}` : "All parts are alive"}. ` +
+    (waiting.length > 0 ? `Waiting: ${waiting.join(", ")}.` : "All queues are empty.");
+}
