@@ -3,6 +3,7 @@
 //!
 //! - [`main()`] is the command line; each command has its module.
 //! - [`up`] runs the stack; [`acquirer`] is the simulated card processor outside it.
+//! - [`load`] places orders as many customers do.
 //! - [`place`] orders, [`queues`] looks at the broker, [`audit`] checks the books, [`health`] asks one part,
 //!   [`dead_letters`] looks at, mends and sends back what nobody could handle.
 //! - [`lab`] is a stack in a folder of its own, to be tortured.
@@ -13,6 +14,7 @@ mod cli;
 pub mod dead_letters;
 pub mod health;
 pub mod lab;
+pub mod load;
 mod parent;
 mod part;
 pub mod place;

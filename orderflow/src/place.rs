@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 use uuid::Uuid;
 
 use crate::audit::{Error, channel};
@@ -108,14 +108,26 @@ pub async fn run(url: &str, config: &Config, mut accepted: impl FnMut(Order)) ->
 
 /// Places one order. While nobody answers it is asked for again with the same key, so that it can't be made twice.
 pub async fn place(
-    mut client: OrderServiceClient<Channel>,
+    client: OrderServiceClient<Channel>,
     request: PlaceOrderRequest,
     patience: Duration,
 ) -> Result<Order, Status> {
+    let ask = || {
+        let (mut client, request) = (client.clone(), request.clone());
+        async move { client.place_order(request).await }
+    };
+    patiently(patience, ask).await?.into_inner().order.ok_or_else(|| Status::internal("a reply without its order"))
+}
+
+/// Asks, and asks again while nobody answers, for as long as the patience lasts.
+pub(crate) async fn patiently<T, F>(patience: Duration, ask: impl Fn() -> F) -> Result<Response<T>, Status>
+where
+    F: Future<Output = Result<Response<T>, Status>>,
+{
     let deadline = Instant::now() + patience;
     loop {
-        let status = match client.place_order(request.clone()).await {
-            Ok(reply) => return reply.into_inner().order.ok_or_else(|| Status::internal("a reply without its order")),
+        let status = match ask().await {
+            Ok(reply) => return Ok(reply),
             Err(status) => status,
         };
         if !unanswered(status.code()) || Instant::now() + RETRY_PAUSE > deadline {
