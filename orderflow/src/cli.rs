@@ -13,7 +13,7 @@ use crate::part::{Instance, Part};
 use crate::terminal::say;
 use crate::up::{DATA_DIR_DEFAULT, Reply, Request};
 use crate::whereabouts::{Told, Whereabouts};
-use crate::{audit, dead_letters, health, parent, place, queues, up};
+use crate::{audit, dashboard, dead_letters, health, parent, place, queues, up};
 
 /// How long `health` waits for the answer.
 const HEALTH_WITHIN: Duration = Duration::from_secs(3);
@@ -85,10 +85,18 @@ enum Command {
         #[command(flatten)]
         stack: Stack,
     },
+    /// Serve the page that shows the flow, for a stack that is not run by `orderflow up`
+    Dashboard {
+        /// What it shows, and where
+        #[command(flatten)]
+        config: dashboard::Config,
+        #[command(flatten)]
+        stack: Stack,
+    },
     /// Exit with 0 if a part is ready to work
     Health {
-        /// Which part
-        part: Part,
+        /// Which part, or `dashboard`
+        part: health::Subject,
         /// Where it listens [default: as the running stack says, else its usual address]
         #[arg(long)]
         address: Option<SocketAddr>,
@@ -187,12 +195,19 @@ async fn execute(command: Command) -> ExitCode {
         Command::Audit { told, wait, output, stack } => {
             check_books(&stack.whereabouts().await.addresses(told), wait, output).await
         }
+        Command::Dashboard { config, stack } => {
+            let whereabouts = stack.whereabouts().await;
+            let (process, data_dir) = (config.process.clone(), stack.data_dir);
+            let run = async |token| dashboard::run(config, whereabouts, &data_dir, token).await;
+            service_kit::run("dashboard", &process, run).await
+        }
         Command::Health { part, address, stack } => {
-            let address = match address {
-                Some(address) => address,
-                None => stack.whereabouts().await.address(part),
+            let address = match (address, part) {
+                (Some(address), _) => address,
+                (None, health::Subject::Part(part)) => stack.whereabouts().await.address(part),
+                (None, health::Subject::Dashboard) => dashboard::usual_address(),
             };
-            exit(health::check(part, address, HEALTH_WITHIN).await)
+            exit(part.check(address, HEALTH_WITHIN).await)
         }
         Command::Broker { command } => exit(command.execute(Cli::command()).await),
         Command::Acquirer(config) => {

@@ -30,6 +30,47 @@ pub enum Error {
     },
 }
 
+/// What can be asked for its health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A part of the stack.
+    Part(Part),
+    /// The page.
+    Dashboard,
+}
+
+impl clap::ValueEnum for Subject {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            Self::Part(Part::Broker),
+            Self::Part(Part::Acquirer),
+            Self::Part(Part::OrderService),
+            Self::Part(Part::PaymentService),
+            Self::Part(Part::NotificationService),
+            Self::Part(Part::InvoiceWorker),
+            Self::Dashboard,
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        match self {
+            Self::Part(part) => part.to_possible_value(),
+            Self::Dashboard => Some(clap::builder::PossibleValue::new("dashboard").help("The page")),
+        }
+    }
+}
+
+impl Subject {
+    /// Asks it whether it is ready.
+    pub async fn check(self, address: SocketAddr, timeout: Duration) -> Result<(), Error> {
+        match self {
+            Self::Part(part) => check(part, address, timeout).await,
+            // The page answers to the same question as the acquirer.
+            Self::Dashboard => check(Part::Acquirer, address, timeout).await,
+        }
+    }
+}
+
 /// Asks a part by the protocol that it speaks: gRPC's health service, or HTTP `GET /healthz` for the acquirer.
 pub async fn check(part: Part, address: SocketAddr, timeout: Duration) -> Result<(), Error> {
     match part {
@@ -57,5 +98,20 @@ async fn check_grpc(address: SocketAddr, timeout: Duration) -> Result<(), Error>
     match reply.into_inner().status() {
         ServingStatus::Serving => Ok(()),
         _ => Err(Error::NotServing { address }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum as _;
+
+    use super::*;
+
+    #[test]
+    fn every_part_and_the_page_can_be_asked() {
+        for part in Part::ALL {
+            assert_eq!(Subject::from_str(part.name(), false), Ok(Subject::Part(part)));
+        }
+        assert_eq!(Subject::from_str("dashboard", false), Ok(Subject::Dashboard));
     }
 }

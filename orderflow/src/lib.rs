@@ -11,6 +11,7 @@
 pub mod acquirer;
 pub mod audit;
 mod cli;
+pub mod dashboard;
 pub mod dead_letters;
 pub mod health;
 pub mod lab;

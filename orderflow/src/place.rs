@@ -59,8 +59,27 @@ pub struct Config {
     pub patience: Duration,
 }
 
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            orders: 1,
+            customer: "alice".to_owned(),
+            sku: "tea".to_owned(),
+            quantity: 1,
+            amount_minor: 1_299,
+            currency: "EUR".to_owned(),
+            card: "tok_visa".to_owned(),
+            synchronous: false,
+            payment_deadline: None,
+            email: String::new(),
+            patience: Duration::from_secs(30),
+        }
+    }
+}
+
 impl Config {
-    fn request(&self) -> PlaceOrderRequest {
+    /// An order of this configuration, under a key of its own.
+    pub(crate) fn request(&self) -> PlaceOrderRequest {
         let mode = if self.synchronous { CheckoutMode::Synchronous } else { CheckoutMode::Asynchronous };
         let unit_price = Money { currency_code: self.currency.clone(), amount_minor: self.amount_minor };
         PlaceOrderRequest {
@@ -144,4 +163,23 @@ fn unanswered(code: Code) -> bool {
         code,
         Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled | Code::ResourceExhausted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_command_line() {
+        let parsed = Cli::parse_from(["place"]).config;
+        assert_eq!(format!("{parsed:?}"), format!("{:?}", Config::default()));
+    }
 }

@@ -1,4 +1,4 @@
-//! `orderflow queues`: how every subscription of the broker stands.
+//! `orderflow queues`: how every queue of the broker stands.
 
 use std::fmt::Write;
 
@@ -7,11 +7,16 @@ use orderflow_proto::orderflow::broker::v1::{GetStatsRequest, SubscriptionStats}
 
 use crate::audit::{Error, channel};
 
-/// Asks the broker at `http://HOST:PORT`.
+/// What the subscriptions begin with by which pages listen: no queues, since nobody's work waits in them.
+pub(crate) const LISTENER: &str = "dashboard-";
+
+/// Asks the broker at `http://HOST:PORT` for every queue.
 pub async fn ask(broker: &str) -> Result<Vec<SubscriptionStats>, Error> {
     let reply = BrokerServiceClient::new(channel(broker)?).get_stats(GetStatsRequest::default()).await;
     let reply = reply.map_err(Error::grpc("broker", broker))?;
-    Ok(reply.into_inner().subscriptions)
+    let mut queues = reply.into_inner().subscriptions;
+    queues.retain(|queue| !queue.subscription.contains(&format!("/{LISTENER}")));
+    Ok(queues)
 }
 
 /// One line for each subscription, its last name first, so that scripts can pick columns.

@@ -88,7 +88,12 @@ impl AcquirerClient {
 
     /// Changes how the acquirer behaves.
     pub async fn behave(&self, mode: Mode) -> Result<(), ClientError> {
-        let body = serde_json::to_string(&Behaviour::always(mode))?;
+        self.behave_as(Behaviour::always(mode)).await
+    }
+
+    /// Changes how the acquirer behaves with some of the requests.
+    pub async fn behave_as(&self, behaviour: Behaviour) -> Result<(), ClientError> {
+        let body = serde_json::to_string(&behaviour)?;
         self.call(Method::PUT, "/v1/behaviour", &[], body).await?.successful().map(drop)
     }
 

@@ -6,6 +6,8 @@ use orderflow_proto::google::pubsub::v1::PubsubMessage;
 use service_kit::consumer::{DEAD_LETTER_REASON, DEAD_LETTER_SUBSCRIPTION};
 use service_kit::event::CE_TYPE;
 
+use super::payload;
+
 /// Where the broker says that a message came from, which it gave up after its last attempt.
 const SOURCE: &str = "CloudPubSubDeadLetterSourceSubscription";
 /// Why the broker gave it up.
@@ -36,6 +38,20 @@ impl Letter {
     /// When it became a dead letter.
     pub fn time(&self) -> String {
         self.message.publish_time.map(|time| time.to_string()).unwrap_or_default()
+    }
+
+    /// The same, in milliseconds since 1970.
+    pub fn time_ms(&self) -> Option<i64> {
+        let time = self.message.publish_time?;
+        Some(time.seconds * 1_000 + i64::from(time.nanos) / 1_000_000)
+    }
+
+    /// The payload as JSON if it can be read so, else its bytes as far as they are text.
+    pub fn payload_text(&self) -> String {
+        match payload::decode(self.kind(), self.data()) {
+            Ok(json) => format!("{json:#}"),
+            Err(_) => String::from_utf8_lossy(self.data()).into_owned(),
+        }
     }
 
     /// What kind of event it is; empty when it does not say so.

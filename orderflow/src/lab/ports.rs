@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 
+use crate::dashboard::Listen;
 use crate::part::Part;
 use crate::up::Config;
 
@@ -49,6 +50,7 @@ impl Block {
             invoice_listen: listen(6),
             instances,
             metrics: false,
+            dashboard_listen: Listen::Off,
             verbose: false,
         }
     }

@@ -14,6 +14,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Instant;
 
+use service_kit::CancellationToken;
 use tokio::io::BufReader;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -22,6 +23,7 @@ pub(crate) use self::child::{Launch, Voice};
 pub use self::control::{PartStatus, Reply, Request, ask};
 use self::layout::Layout;
 pub(crate) use self::stack::{Program, Stack};
+use crate::dashboard::{self, Door, Listen, Site};
 use crate::part::{INSTANCES_MAX, Instance, Part};
 use crate::terminal;
 
@@ -59,6 +61,9 @@ pub struct Config {
     /// Open a page for Prometheus at /metrics beside each part, a thousand ports above the part's own
     #[arg(long, env = "ORDERFLOW_METRICS")]
     pub metrics: bool,
+    /// Where the page is that shows the flow and lets you break it, on a loopback address; `off` for none
+    #[arg(long, env = "ORDERFLOW_DASHBOARD_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub dashboard_listen: dashboard::Listen,
     /// Show every line of every log, not only what is worth a look
     #[arg(long, short)]
     pub verbose: bool,
@@ -179,6 +184,9 @@ pub enum Error {
     /// The runner is stopping.
     #[error("the stack is being stopped")]
     Ending,
+    /// The page can't be served.
+    #[error(transparent)]
+    Dashboard(#[from] dashboard::Error),
     /// Something of the runner's own failed.
     #[error("{what}: {source}")]
     Io {
@@ -204,6 +212,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
     for instance in layout.instances() {
         layout.check_address(instance)?;
     }
+    let door = match config.dashboard_listen {
+        Listen::On(address) => Some(Door::on_loopback(address).await?),
+        Listen::Off => None,
+    };
     let control = control::listen(&config.data_dir).map_err(Error::io(
         "the control socket can't be opened (a shorter --data-dir or ORDERFLOW_DATA_DIR may help)",
     ))?;
@@ -217,9 +229,15 @@ pub async fn run(config: Config) -> Result<(), Error> {
         started = start_all(&stack) => started,
         () = signals.next() => Err(Error::Ending),
     };
+    let token = CancellationToken::new();
+    let mut dashboard = None;
     let outcome = match outcome {
         Ok(()) => {
-            terminal::say(&stack.welcome(started.elapsed()));
+            terminal::say(&stack.welcome(started.elapsed(), door.as_ref().map(Door::address)));
+            dashboard = door.map(|door| {
+                let (site, token) = (Site::owned(Arc::clone(&stack)), token.clone());
+                tokio::spawn(door.serve(site, Vec::new(), token))
+            });
             tokio::select! {
                 () = serve_control(&stack, control) => {}
                 () = signals.next() => {}
@@ -231,6 +249,11 @@ pub async fn run(config: Config) -> Result<(), Error> {
     };
 
     terminal::say("stopping: services, acquirer, broker (once more to end them at once)");
+    // The page ends first, load and all; it has its limits, so that nobody waits for it in vain.
+    token.cancel();
+    if let Some(dashboard) = dashboard {
+        let _ = dashboard.await;
+    }
     let drain = stack.drain();
     tokio::pin!(drain);
     tokio::select! {
@@ -304,7 +327,7 @@ fn lock(data_dir: &Path) -> Result<File, Error> {
 }
 
 /// How this program was called, for commands that people can paste.
-fn program(data_dir: &Path) -> Program {
+pub(crate) fn program(data_dir: &Path) -> Program {
     let executable = std::env::args().next().unwrap_or_else(|| "orderflow".to_owned());
     let default = data_dir == Path::new(DATA_DIR_DEFAULT);
     let flags = if default { String::new() } else { format!(" --data-dir {}", quoted(&data_dir.to_string_lossy())) };

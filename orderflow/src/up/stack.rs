@@ -1,6 +1,7 @@
 //! The running stack: which part runs as which process, and what becomes of it on request.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::process::ExitStatus;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -70,6 +71,11 @@ impl Stack {
         self.layout.instances()
     }
 
+    /// How this stack is reached from another terminal.
+    pub(crate) fn program(&self) -> &Program {
+        &self.program
+    }
+
     /// Starts a part and waits until it is ready.
     pub(crate) async fn start(self: &Arc<Self>, part: Instance) -> Result<u32, Error> {
         self.start_with(part, &[]).await
@@ -136,8 +142,8 @@ impl Stack {
     }
 
     /// What to say once everything is ready.
-    pub(crate) fn welcome(&self, took: Duration) -> String {
-        welcome::text(&self.layout, &self.program, took)
+    pub(crate) fn welcome(&self, took: Duration, page: Option<SocketAddr>) -> String {
+        welcome::text(&self.layout, &self.program, took, page)
     }
 
     fn spawn(self: &Arc<Self>, part: Instance, env: &[Variable]) -> Result<Running, Error> {
@@ -204,8 +210,21 @@ impl Stack {
     }
 
     async fn status(&self) -> Vec<PartStatus> {
-        let mut parts = Vec::new();
-        for part in self.instances() {
+        let mut parts = self.processes();
+        for status in &mut parts {
+            let address = self.layout.reach(status.part);
+            status.healthy =
+                status.pid.is_some() && health::check(status.part.part, address, STATUS_WITHIN).await.is_ok();
+            if status.healthy {
+                "healthy".clone_into(&mut status.state);
+            }
+        }
+        parts
+    }
+
+    /// How every part is, as far as that can be told without asking it.
+    pub(crate) fn processes(&self) -> Vec<PartStatus> {
+        let process = |part| {
             let last = self.slots.lock().unwrap_or_else(PoisonError::into_inner).get(&part).cloned();
             let (pid, state) = match &last {
                 None => (None, "not started yet".to_owned()),
@@ -214,17 +233,9 @@ impl Stack {
                     None => (Some(running.pid), "running, but not ready".to_owned()),
                 },
             };
-            let healthy =
-                pid.is_some() && health::check(part.part, self.layout.reach(part), STATUS_WITHIN).await.is_ok();
-            parts.push(PartStatus {
-                part,
-                pid,
-                healthy,
-                address: self.layout.reach(part).to_string(),
-                state: if healthy { "healthy".to_owned() } else { state },
-            });
-        }
-        parts
+            PartStatus { part, pid, healthy: false, address: self.layout.reach(part).to_string(), state }
+        };
+        self.instances().map(process).collect()
     }
 
     /// Sends a signal to a part that runs.

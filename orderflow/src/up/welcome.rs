@@ -1,6 +1,7 @@
 //! What the runner says once everything is ready.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::layout::Layout;
@@ -8,8 +9,11 @@ use super::stack::Program;
 use crate::part::Part;
 
 /// Where everything listens, and three lines to try next.
-pub(super) fn text(layout: &Layout, program: &Program, took: Duration) -> String {
+pub(super) fn text(layout: &Layout, program: &Program, took: Duration, page: Option<SocketAddr>) -> String {
     let mut text = format!("ready after {:.1} s, data in {}\n\n", took.as_secs_f64(), layout.data_dir().display());
+    if let Some(page) = page {
+        let _ = writeln!(text, "  Look, and break things:  http://{page}\n");
+    }
     for instance in layout.instances() {
         let _ = writeln!(text, "  {instance:<24}{:<22}{}", layout.reach(instance).to_string(), speaks(instance.part));
     }

@@ -182,7 +182,8 @@ pub(crate) fn program() -> Command {
 /// `orderflow up` on a folder and on ports.
 pub(crate) fn up(folder: &Path, ports: &BTreeMap<Part, u16>) -> Command {
     let mut command = program();
-    command.arg("up").arg("--data-dir").arg(folder);
+    // Stacks stand side by side: each has its ports, and none has a page unless its test asks for one.
+    command.arg("up").arg("--data-dir").arg(folder).env("ORDERFLOW_DASHBOARD_LISTEN", "off");
     for (part, port) in ports {
         command.env(part.listen_variable(), format!("127.0.0.1:{port}"));
     }

@@ -1,0 +1,251 @@
+//! What the collectors have found, and the picture of it that all browsers get.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use axum::body::Bytes;
+use orderflow_proto::orderflow::broker::v1::{GetStatsResponse, SubscriptionStats};
+use service_kit::clock::now_ms;
+use tokio::sync::{Notify, watch};
+
+use super::flow::{Flow, HISTORY_S};
+use super::outages::Outages;
+use super::site::{Seen, Site};
+use super::wire::{AcquirerState, BooksState, BooksStatus, BrokerState, History, QueueState, State, TopicState};
+use crate::acquirer::Behaviour;
+use crate::part::{Instance, Part};
+
+/// The subscription with what nobody could handle.
+const DEAD_LETTERS: &str = "operator.dead-letters";
+/// Nobody has looked for so long: the books need not be read any more.
+const LOOKED_WITHIN_MS: i64 = 60_000;
+
+/// Everything that is known now.
+pub(super) struct Live {
+    pub(super) site: Site,
+    broker: Mutex<Broker>,
+    seen: Mutex<BTreeMap<Instance, Seen>>,
+    acquirer: Mutex<Option<Behaviour>>,
+    books: Mutex<BooksState>,
+    flow: Mutex<Flow>,
+    outages: Mutex<Outages>,
+    /// Counts the ticks; whoever waits for the next picture waits here.
+    ticks: watch::Sender<u64>,
+    /// The last picture, with the tick that it was made in: one for everybody.
+    picture: Mutex<Option<(u64, Bytes)>>,
+    looked_ms: AtomicI64,
+    /// Told when somebody looks after a time in which nobody did.
+    pub(super) looks: Notify,
+}
+
+/// What the broker told last.
+#[derive(Debug, Default)]
+struct Broker {
+    reached: bool,
+    seen_ms: Option<i64>,
+    stats: GetStatsResponse,
+}
+
+impl Live {
+    pub(super) fn new(site: Site) -> Self {
+        Self {
+            site,
+            broker: Mutex::default(),
+            seen: Mutex::default(),
+            acquirer: Mutex::default(),
+            books: Mutex::default(),
+            flow: Mutex::default(),
+            outages: Mutex::default(),
+            ticks: watch::Sender::default(),
+            picture: Mutex::default(),
+            looked_ms: AtomicI64::new(0),
+            looks: Notify::new(),
+        }
+    }
+
+    /// Lets the time pass: a new second for the charts, a new picture for those who look.
+    pub(super) fn tick(&self) {
+        lock(&self.flow).advance(now_ms());
+        self.ticks.send_modify(|tick| *tick += 1);
+    }
+
+    pub(super) fn ticks(&self) -> watch::Receiver<u64> {
+        self.ticks.subscribe()
+    }
+
+    /// The present as JSON. It is put together at most once in each tick, however many ask.
+    pub(super) fn picture(&self) -> Bytes {
+        self.look();
+        let tick = *self.ticks.borrow();
+        let mut picture = lock(&self.picture);
+        match &*picture {
+            Some((made, bytes)) if *made == tick => bytes.clone(),
+            _ => {
+                let bytes = Bytes::from(serde_json::to_vec(&self.state()).unwrap_or_default());
+                *picture = Some((tick, bytes.clone()));
+                bytes
+            }
+        }
+    }
+
+    /// Makes the next picture a new one: something was changed by whoever looks.
+    pub(super) fn touch(&self) {
+        *lock(&self.picture) = None;
+    }
+
+    /// Whether somebody has looked lately.
+    pub(super) fn is_looked_at(&self) -> bool {
+        now_ms() - self.looked_ms.load(Ordering::Relaxed) < LOOKED_WITHIN_MS
+    }
+
+    fn look(&self) {
+        let now_ms = now_ms();
+        if now_ms - self.looked_ms.swap(now_ms, Ordering::Relaxed) >= LOOKED_WITHIN_MS {
+            self.looks.notify_one();
+        }
+    }
+
+    pub(super) fn flow(&self) -> MutexGuard<'_, Flow> {
+        lock(&self.flow)
+    }
+
+    pub(super) fn set_books(&self, books: BooksState) {
+        *lock(&self.books) = books;
+    }
+
+    pub(super) fn books(&self) -> BooksState {
+        lock(&self.books).clone()
+    }
+
+    pub(super) fn set_acquirer(&self, behaviour: Option<Behaviour>) {
+        *lock(&self.acquirer) = behaviour;
+    }
+
+    pub(super) fn set_seen(&self, instance: Instance, seen: Seen) {
+        lock(&self.outages).observe(instance, seen.healthy, now_ms());
+        lock(&self.seen).insert(instance, seen);
+    }
+
+    /// The broker told how everything stands.
+    pub(super) fn set_stats(&self, stats: GetStatsResponse) {
+        let queued = stats.subscriptions.iter().filter(|queue| consumer(queue).is_some());
+        lock(&self.flow).queued(queued.map(|queue| queue.backlog_messages).sum());
+        *lock(&self.broker) = Broker { reached: true, seen_ms: Some(now_ms()), stats };
+    }
+
+    /// The broker does not answer; what it told last stays.
+    pub(super) fn lose_broker(&self) {
+        lock(&self.broker).reached = false;
+    }
+
+    /// Something that changes whenever orders or messages move: books that balanced before balance while it stays.
+    pub(super) fn movement(&self) -> (u64, u64, u64) {
+        let published = |broker: &Broker| broker.stats.topics.iter().map(|topic| topic.published_messages).sum();
+        let acked = |broker: &Broker| broker.stats.subscriptions.iter().map(|queue| queue.acked_messages).sum();
+        let broker = lock(&self.broker);
+        (published(&broker), acked(&broker), dead_letters(&broker.stats).unwrap_or_default())
+    }
+
+    pub(super) fn history(&self) -> History {
+        let now_ms = now_ms();
+        let since_ms = now_ms - i64::try_from(HISTORY_S).unwrap_or(i64::MAX) * 1_000;
+        History { samples: lock(&self.flow).samples(0, now_ms), outages: lock(&self.outages).since(since_ms) }
+    }
+
+    fn state(&self) -> State {
+        let now_ms = now_ms();
+        let broker = lock(&self.broker);
+        let stats = &broker.stats;
+        let known = broker.seen_ms.is_some();
+        State {
+            time_ms: now_ms,
+            version: env!("CARGO_PKG_VERSION"),
+            owns_processes: self.site.owned.is_some(),
+            data_dir: self.site.data_dir().map(|path| path.display().to_string()),
+            parts: self.site.parts(&lock(&self.seen)),
+            broker: BrokerState { reached: broker.reached, seen_ms: broker.seen_ms },
+            topics: stats
+                .topics
+                .iter()
+                .map(|topic| TopicState { id: id(&topic.topic), published_per_s: topic.published_per_second })
+                .collect(),
+            queues: stats.subscriptions.iter().filter_map(queue).collect(),
+            orders: lock(&self.flow).orders(now_ms),
+            load: None,
+            acquirer: lock(&self.acquirer).map(|Behaviour { mode, percent }| AcquirerState { mode, percent }),
+            dead_letters: dead_letters(stats).filter(|_| known),
+            books: self.shown_books(),
+        }
+    }
+
+    /// What was read before nobody looked is no verdict any more.
+    fn shown_books(&self) -> BooksState {
+        let mut books = self.books();
+        let stale = books.read_at_ms.is_none_or(|read_ms| now_ms() - read_ms > LOOKED_WITHIN_MS);
+        if stale && books.status == BooksStatus::Balanced {
+            books.status = BooksStatus::Unknown;
+        }
+        books
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The last name of a full one.
+fn id(name: &str) -> String {
+    name.rsplit('/').next().unwrap_or_default().to_owned()
+}
+
+/// The part whose queue this is; none for what is no queue of the suite, such as this page's own subscription.
+fn consumer(queue: &SubscriptionStats) -> Option<&'static str> {
+    let (consumer, _) = queue.subscription.rsplit('/').next()?.split_once('.')?;
+    Part::ALL.iter().map(|part| part.name()).find(|name| *name == consumer)
+}
+
+fn queue(stats: &SubscriptionStats) -> Option<QueueState> {
+    let age_ms = |age: &prost_types::Duration| age.seconds * 1_000 + i64::from(age.nanos) / 1_000_000;
+    Some(QueueState {
+        consumer: consumer(stats)?.to_owned(),
+        id: id(&stats.subscription),
+        topic: id(&stats.topic),
+        backlog: stats.backlog_messages,
+        outstanding: stats.outstanding_messages,
+        delayed: stats.delayed_messages,
+        oldest_age_ms: stats.oldest_unacked_age.as_ref().map(age_ms),
+        published_per_s: stats.published_per_second,
+        delivered_per_s: stats.delivered_per_second,
+        acked_per_s: stats.acked_per_second,
+        consumers: stats.consumers,
+        dead_lettered: stats.dead_lettered_messages,
+    })
+}
+
+fn dead_letters(stats: &GetStatsResponse) -> Option<u64> {
+    let letters = stats.subscriptions.iter().find(|queue| queue.subscription.ends_with(&format!("/{DEAD_LETTERS}")))?;
+    Some(letters.backlog_messages)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_queues_of_the_suite_are_shown() {
+        let stats = |name: &str| SubscriptionStats {
+            subscription: format!("projects/orderflow/subscriptions/{name}"),
+            topic: "projects/orderflow/topics/order-events".into(),
+            backlog_messages: 3,
+            oldest_unacked_age: Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }),
+            ..Default::default()
+        };
+        for name in ["dashboard-1a2b.order-events", "operator.dead-letters", "mine"] {
+            assert!(queue(&stats(name)).is_none(), "{name}");
+        }
+        let shown = queue(&stats("payment-service.order-events")).unwrap();
+        assert_eq!((shown.consumer.as_str(), shown.topic.as_str()), ("payment-service", "order-events"));
+        assert_eq!((shown.backlog, shown.oldest_age_ms), (3, Some(1_500)));
+    }
+}
