@@ -20,6 +20,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
+use super::super::flow::Flow;
 use super::super::live::Live;
 use super::super::site;
 use super::backoff::Backoff;
@@ -126,7 +127,7 @@ impl Listener {
                     backoff.reset();
                     for received in next.received_messages {
                         ack_ids.push(received.ack_id);
-                        self.memory.count(live, &received.message.unwrap_or_default());
+                        self.memory.count(&mut live.flow(), &received.message.unwrap_or_default());
                     }
                     ack_ids.len() >= ACKS_MAX
                 }
@@ -149,12 +150,11 @@ struct Memory {
 }
 
 impl Memory {
-    fn count(&mut self, live: &Live, message: &PubsubMessage) {
+    fn count(&mut self, flow: &mut Flow, message: &PubsubMessage) {
         let Some(event) = read(message) else { return };
         if !self.is_new(message.attributes.get(CE_ID).map(String::as_str).unwrap_or_default()) {
             return;
         }
-        let mut flow = live.flow();
         match event {
             Event::Placed { at_ms } => flow.accepted(at_ms),
             Event::Paid { at_ms, latency_ms } => flow.paid(at_ms, latency_ms),
@@ -209,8 +209,6 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::audit::Addresses;
-    use crate::dashboard::site::{Commands, Site};
 
     const ACCEPTED_MS: i64 = 1_700_000_000_000;
 
@@ -224,18 +222,6 @@ mod tests {
     fn order() -> String {
         let seconds = u64::try_from(ACCEPTED_MS / 1_000).unwrap();
         Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, 0)).to_string()
-    }
-
-    fn live() -> Live {
-        let nowhere = || "http://127.0.0.1:1".to_owned();
-        let addresses = Addresses {
-            broker: nowhere(),
-            acquirer: nowhere(),
-            order_service: nowhere(),
-            payment_service: nowhere(),
-            notification_service: nowhere(),
-        };
-        Live::new(Site::elsewhere(addresses, nowhere(), Commands::Compose).unwrap())
     }
 
     #[test]
@@ -260,11 +246,11 @@ mod tests {
 
     #[test]
     fn an_event_that_comes_twice_counts_once() {
-        let (live, mut memory) = (live(), Memory::default());
+        let (mut flow, mut memory) = (Flow::default(), Memory::default());
         for id in ["1", "1", "2"] {
-            memory.count(&live, &message(PLACED, &order(), ACCEPTED_MS, id));
+            memory.count(&mut flow, &message(PLACED, &order(), ACCEPTED_MS, id));
         }
-        assert_eq!(live.flow().orders(ACCEPTED_MS).accepted, 2);
+        assert_eq!(flow.orders(ACCEPTED_MS).accepted, 2);
     }
 
     #[test]
