@@ -13,7 +13,7 @@ use crate::part::{Instance, Part};
 use crate::terminal::say;
 use crate::up::{DATA_DIR_DEFAULT, Reply, Request};
 use crate::whereabouts::{Told, Whereabouts};
-use crate::{audit, dashboard, dead_letters, health, parent, place, queues, up};
+use crate::{audit, compare, dashboard, dead_letters, health, load, parent, place, queues, up};
 
 /// How long `health` waits for the answer.
 const HEALTH_WITHIN: Duration = Duration::from_secs(3);
@@ -51,6 +51,31 @@ enum Command {
         config: place::Config,
         #[command(flatten)]
         stack: Stack,
+    },
+    /// Place orders as many customers do who do not wait for each other, and check the books; exits with 1 when they don't
+    /// balance
+    Load {
+        /// How many, how fast, of what kinds
+        #[command(flatten)]
+        config: load::Config,
+        /// Whom to ask; by default as the running stack says, else at the usual addresses
+        #[command(flatten)]
+        told: Told,
+        /// How the figures look
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
+        #[command(flatten)]
+        stack: Stack,
+    },
+    /// Show the same outage of payment with and without a queue, in two stacks of its own; exits with 1 when books don't
+    /// balance
+    Compare {
+        /// Which outage, and which load
+        #[command(flatten)]
+        config: compare::Config,
+        /// How the figures look
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
     },
     /// Show how much waits in each queue
     Queues {
@@ -131,6 +156,15 @@ enum Output {
     Json,
 }
 
+impl Output {
+    fn say(self, text: impl FnOnce() -> String, json: impl FnOnce() -> serde_json::Value) {
+        match self {
+            Self::Text => say(&text()),
+            Self::Json => say(&format!("{:#}", json())),
+        }
+    }
+}
+
 /// Names a running stack.
 #[derive(Debug, clap::Args)]
 struct Stack {
@@ -184,6 +218,16 @@ async fn execute(command: Command) -> ExitCode {
             let url = stack.whereabouts().await.url(Part::OrderService, order_service);
             exit(place_orders(&url, &config).await)
         }
+        Command::Load { config, told, output, stack } => {
+            put_load(&stack.whereabouts().await.addresses(told), &config, output).await
+        }
+        Command::Compare { config, output } => match compare::run(&config).await {
+            Ok(comparison) => {
+                output.say(|| comparison.table(), || comparison.json());
+                balanced(comparison.is_balanced())
+            }
+            Err(error) => failed(&error),
+        },
         Command::Queues { broker, stack } => {
             let url = stack.whereabouts().await.url(Part::Broker, broker);
             exit(queues::ask(&url).await.map(|queues| say(&queues::table(&queues))))
@@ -253,17 +297,28 @@ async fn place_orders(url: &str, config: &place::Config) -> Result<(), audit::Er
     placed
 }
 
-async fn check_books(addresses: &audit::Addresses, wait: Duration, output: Output) -> ExitCode {
-    match audit::run(addresses, wait).await {
-        Ok(verdict) => {
-            match output {
-                Output::Text => say(&verdict.table()),
-                Output::Json => say(&format!("{:#}", verdict.json())),
-            }
-            if verdict.is_balanced() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+async fn put_load(addresses: &audit::Addresses, config: &load::Config, output: Output) -> ExitCode {
+    match load::execute(config, addresses).await {
+        Ok(summary) => {
+            output.say(|| summary.table(), || summary.json());
+            balanced(summary.is_balanced())
         }
         Err(error) => failed(&error),
     }
+}
+
+async fn check_books(addresses: &audit::Addresses, wait: Duration, output: Output) -> ExitCode {
+    match audit::run(addresses, wait).await {
+        Ok(verdict) => {
+            output.say(|| verdict.table(), || verdict.json());
+            balanced(verdict.is_balanced())
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn balanced(balanced: bool) -> ExitCode {
+    if balanced { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn exit<E: Display>(result: Result<(), E>) -> ExitCode {

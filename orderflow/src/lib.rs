@@ -6,11 +6,14 @@
 //! - [`load`] places orders as many customers do.
 //! - [`place`] orders, [`queues`] looks at the broker, [`audit`] checks the books, [`health`] asks one part,
 //!   [`dead_letters`] looks at, mends and sends back what nobody could handle.
+//! - [`report`] writes HTML files that people can keep.
+//! - [`compare`] shows the same outage with and without a queue.
 //! - [`lab`] is a stack in a folder of its own, to be tortured.
 
 pub mod acquirer;
 pub mod audit;
 mod cli;
+pub mod compare;
 pub mod dashboard;
 pub mod dead_letters;
 pub mod health;
@@ -20,6 +23,7 @@ mod parent;
 mod part;
 pub mod place;
 pub mod queues;
+pub mod report;
 mod terminal;
 pub mod up;
 mod whereabouts;

@@ -6,6 +6,7 @@ use orderflow_proto::orderflow::broker::v1::broker_service_client::BrokerService
 use orderflow_proto::orderflow::broker::v1::{GetStatsRequest, SubscriptionStats};
 
 use crate::audit::{Error, channel};
+use crate::part::Part;
 
 /// What the subscriptions begin with by which pages listen: no queues, since nobody's work waits in them.
 pub(crate) const LISTENER: &str = "dashboard-";
@@ -17,6 +18,16 @@ pub async fn ask(broker: &str) -> Result<Vec<SubscriptionStats>, Error> {
     let mut queues = reply.into_inner().subscriptions;
     queues.retain(|queue| !queue.subscription.contains(&format!("/{LISTENER}")));
     Ok(queues)
+}
+
+/// How many messages wait in the queues of the suite, by the name of the queue.
+pub async fn waiting(broker: &str) -> Result<Vec<(String, u64)>, Error> {
+    let named = ask(broker).await?.into_iter().filter_map(|queue| {
+        let name = queue.subscription.rsplit('/').next()?;
+        let of_the_suite = Part::ALL.iter().any(|part| name.starts_with(&format!("{}.", part.name())));
+        of_the_suite.then(|| (name.to_owned(), queue.backlog_messages))
+    });
+    Ok(named.collect())
 }
 
 /// One line for each subscription, its last name first, so that scripts can pick columns.

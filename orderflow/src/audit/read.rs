@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use orderflow_proto::orderflow::broker::v1::GetStatsRequest;
-use orderflow_proto::orderflow::broker::v1::broker_service_client::BrokerServiceClient;
 use orderflow_proto::orderflow::notification::v1 as notification;
 use orderflow_proto::orderflow::order::v1 as order;
 use orderflow_proto::orderflow::payment::v1 as payment;
@@ -17,8 +15,7 @@ use super::books::{
     Payment, Queue,
 };
 use crate::acquirer::{AcquirerClient, ChargeStatus, LedgerEntry};
-use crate::dead_letters;
-use crate::part::Part;
+use crate::{dead_letters, queues};
 
 /// How long one call may take.
 const CALL_WITHIN: Duration = Duration::from_secs(10);
@@ -197,16 +194,8 @@ async fn dead_letters(url: &str) -> Result<Vec<DeadLetter>, Error> {
 }
 
 async fn queues(url: &str) -> Result<Vec<Queue>, Error> {
-    let stats = BrokerServiceClient::new(channel(url)?)
-        .get_stats(GetStatsRequest::default())
-        .await
-        .map_err(Error::grpc("broker", url))?;
-    let named = stats.into_inner().subscriptions.into_iter().filter_map(|queue| {
-        let name = queue.subscription.rsplit('/').next()?;
-        let of_the_suite = Part::ALL.iter().any(|part| name.starts_with(&format!("{}.", part.name())));
-        of_the_suite.then(|| Queue { name: name.to_owned(), messages: queue.backlog_messages })
-    });
-    Ok(named.collect())
+    let queues = queues::waiting(url).await?;
+    Ok(queues.into_iter().map(|(name, messages)| Queue { name, messages }).collect())
 }
 
 fn money(service: &'static str, money: Option<WireMoney>) -> Result<Money, Error> {

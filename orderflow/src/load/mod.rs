@@ -5,10 +5,13 @@
 //!
 //! **Invariant:** all choices follow from the seed of the [`Plan`].
 
+pub(crate) mod after;
+mod command;
 mod drive;
 mod mix;
 mod plan;
 mod shop;
+mod summary;
 mod tally;
 
 use std::time::{Duration, SystemTime};
@@ -17,6 +20,8 @@ use orderflow_proto::orderflow::order::v1::Order;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
+pub(crate) use self::command::execute;
+pub use self::command::{Config, ORDERS_MAX};
 pub use self::mix::{DEADLINE_MS, Kind, MIX_WEIGHT_MAX, Mix, MixError};
 pub use self::plan::{Arrival, Arrivals, CUSTOMERS_MAX, DURATION_S_MAX, Plan, RATE_PER_S_MAX, RATE_PER_S_MIN};
 pub use self::tally::{Latencies, Spread, Tally};
@@ -79,9 +84,12 @@ pub enum Error {
     /// The number of customers is out of its limits.
     #[error("{0} customers are not within 1 to {CUSTOMERS_MAX}")]
     Customers(u32),
-    /// The address is none.
+    /// More orders than one command can follow.
+    #[error("{0:.0} orders are more than the {ORDERS_MAX:.0} that one load can follow: lower the rate or the duration")]
+    Orders(f64),
+    /// The address is none, or nobody could tell what became of the orders.
     #[error(transparent)]
-    Address(#[from] audit::Error),
+    Ask(#[from] audit::Error),
 }
 
 /// Places the orders of a plan at order-service's `url` until they are all answered. After a cancellation none is

@@ -5,8 +5,10 @@
 
 mod acquirer;
 mod acquirer_changes;
+mod compare;
 mod failures;
 mod flow;
 mod harness;
+mod load;
 mod payment;
 mod runner;
