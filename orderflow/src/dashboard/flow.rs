@@ -19,11 +19,17 @@ pub(super) struct Flow {
     seconds: VecDeque<Second>,
     accepted: u64,
     paid: u64,
+    /// The time that it was told last.
+    now_ms: i64,
+    /// Counts the changes of seconds that had settled already.
+    revision: u64,
 }
 
 #[derive(Debug, Default)]
 struct Second {
     time_ms: i64,
+    /// The revision in which it was changed last; 0 if it was not changed after it had settled.
+    revision: u64,
     accepted: u64,
     paid: u64,
     queued: u64,
@@ -33,6 +39,7 @@ struct Second {
 impl Flow {
     /// Makes room up to now. The depth of the queues stays what it was until it is told anew.
     pub(super) fn advance(&mut self, now_ms: i64) {
+        self.now_ms = self.now_ms.max(now_ms);
         let now_ms = floor(now_ms);
         let queued = self.seconds.back().map_or(0, |last| last.queued);
         let first_ms = match self.seconds.back() {
@@ -100,12 +107,22 @@ impl Flow {
     }
 
     /// The whole seconds after a time, oldest first.
-    pub(super) fn samples(&self, after_ms: i64, now_ms: i64) -> Vec<Sample> {
-        let settled = |second: &&Second| second.time_ms + SECOND_MS + SETTLE_MS <= now_ms;
+    pub(super) fn samples(&self, after_ms: i64) -> Vec<Sample> {
         let newer = self.seconds.iter().rev().take_while(|second| second.time_ms > after_ms);
-        let mut samples: Vec<Sample> = newer.filter(settled).map(Second::sample).collect();
+        let settled = newer.filter(|second| has_settled(second, self.now_ms));
+        let mut samples: Vec<Sample> = settled.map(Second::sample).collect();
         samples.reverse();
         samples
+    }
+
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The whole seconds that were changed since a revision, because events came late.
+    pub(super) fn revised(&self, since: u64) -> Vec<Sample> {
+        let changed = self.seconds.iter().filter(|second| second.revision > since);
+        changed.map(Second::sample).collect()
     }
 
     fn second(&mut self, at_ms: i64) -> Option<&mut Second> {
@@ -113,7 +130,12 @@ impl Flow {
         let index = usize::try_from((floor(at_ms) - first_ms) / SECOND_MS).ok().filter(|_| at_ms >= first_ms)?;
         // A clock of somebody else may be ahead of ours.
         let last = self.seconds.len() - 1;
-        self.seconds.get_mut(index.min(last))
+        let second = self.seconds.get_mut(index.min(last))?;
+        if has_settled(second, self.now_ms) {
+            self.revision += 1;
+            second.revision = self.revision;
+        }
+        Some(second)
     }
 }
 
@@ -128,6 +150,10 @@ impl Second {
             latency_p99_ms: self.latency.percentile(99),
         }
     }
+}
+
+fn has_settled(second: &Second, now_ms: i64) -> bool {
+    second.time_ms + SECOND_MS + SETTLE_MS <= now_ms
 }
 
 fn floor(time_ms: i64) -> i64 {
@@ -189,6 +215,11 @@ mod tests {
         at(second + 1) + SETTLE_MS
     }
 
+    fn told(flow: &mut Flow, after_ms: i64, now_ms: i64) -> Vec<Sample> {
+        flow.advance(now_ms);
+        flow.samples(after_ms)
+    }
+
     #[test]
     fn a_late_event_falls_into_the_second_in_which_it_happened() {
         let mut flow = Flow::default();
@@ -196,7 +227,7 @@ mod tests {
         flow.advance(at(9));
         flow.accepted(at(2) + 999);
         flow.paid(at(3), 20);
-        let samples = flow.samples(0, settled(9));
+        let samples = told(&mut flow, 0, settled(9));
         let counts: Vec<_> = samples.iter().map(|sample| (sample.accepted, sample.paid)).collect();
         assert_eq!(counts[2..5], [(1, 0), (0, 1), (0, 0)]);
         assert_eq!(samples[3].latency_p50_ms, Some(20));
@@ -212,7 +243,7 @@ mod tests {
         flow.paid(at(60), 1);
         let orders = flow.orders(at(6));
         assert_eq!((orders.accepted, orders.paid), (2, 1));
-        let samples = flow.samples(0, settled(5));
+        let samples = told(&mut flow, 0, settled(5));
         assert_eq!(samples.len(), 1);
         assert_eq!((samples[0].accepted, samples[0].paid), (0, 1), "the last second takes what is ahead");
     }
@@ -222,10 +253,25 @@ mod tests {
         let mut flow = Flow::default();
         flow.advance(at(0));
         flow.advance(at(2));
-        assert_eq!(flow.samples(0, settled(1) - 1).len(), 1);
-        assert_eq!(flow.samples(0, settled(1)).len(), 2);
-        assert_eq!(flow.samples(at(0), settled(1)).len(), 1);
-        assert_eq!(flow.samples(at(1), settled(1)).len(), 0);
+        assert_eq!(told(&mut flow, 0, settled(1) - 1).len(), 1);
+        assert_eq!(told(&mut flow, 0, settled(1)).len(), 2);
+        assert_eq!(told(&mut flow, at(0), settled(1)).len(), 1);
+        assert_eq!(told(&mut flow, at(1), settled(1)).len(), 0);
+    }
+
+    #[test]
+    fn a_second_that_changes_after_it_was_told_is_told_again() {
+        let mut flow = Flow::default();
+        flow.advance(at(0));
+        flow.accepted(at(0));
+        assert_eq!((flow.revision(), told(&mut flow, 0, settled(0)).len()), (0, 1), "in time");
+        flow.advance(settled(5));
+        let before = flow.revision();
+        flow.accepted(at(2));
+        flow.accepted(at(2));
+        let revised = flow.revised(before);
+        assert_eq!((revised.len(), revised[0].time_ms, revised[0].accepted), (1, at(2), 2));
+        assert_eq!(flow.revised(flow.revision()), [], "told once");
     }
 
     #[test]
@@ -235,14 +281,14 @@ mod tests {
         for second in 1..700 {
             flow.advance(at(second));
         }
-        let samples = flow.samples(0, settled(699));
-        assert_eq!((samples.len(), samples[0].time_ms), (HISTORY_S, at(100)));
+        let samples = told(&mut flow, 0, settled(699));
+        assert_eq!((samples.len(), samples[0].time_ms), (HISTORY_S - 1, at(101)), "one more is under way");
         flow.queued(7);
         flow.advance(at(100_000));
-        let samples = flow.samples(0, settled(100_000));
+        let samples = told(&mut flow, 0, settled(100_000));
         assert_eq!((samples.len(), samples[0].queued), (1, 7));
         flow.advance(at(5));
-        assert_eq!(flow.samples(0, settled(100_000)).len(), 1, "a clock that is set back changes nothing");
+        assert_eq!(told(&mut flow, 0, settled(100_000)).len(), 1, "a clock that is set back changes nothing");
     }
 
     #[test]
@@ -252,7 +298,7 @@ mod tests {
         flow.queued(40);
         flow.advance(at(2));
         flow.queued(0);
-        let queued: Vec<_> = flow.samples(0, settled(2)).iter().map(|sample| sample.queued).collect();
+        let queued: Vec<_> = told(&mut flow, 0, settled(2)).iter().map(|sample| sample.queued).collect();
         assert_eq!(queued, [40, 40, 0]);
     }
 

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use super::live::Live;
 use super::stream::{self, LOOKERS_MAX};
 use super::wire::History;
-use super::{Refusal, assets, control, guard, journey, letters};
+use super::{Refusal, assets, control, guard, journey, letters, steady};
 
 /// The largest body of a request.
 const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -60,6 +60,7 @@ pub(super) fn router(page: Page, names: guard::Names) -> Router {
         .route("/api/orders/{id}/retry", post(journey::retry))
         .route("/api/parts/{part}/{verb}", post(control::part))
         .route("/api/acquirer", put(control::acquirer))
+        .route("/api/load", put(steady::start).delete(steady::stop))
         .route("/api/poison", post(control::poison))
         .route("/api/dead-letters", get(letters::list))
         .route("/api/dead-letters/redrive", post(letters::redrive))

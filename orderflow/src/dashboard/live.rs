@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use super::flow::{Flow, HISTORY_S};
 use super::outages::Outages;
 use super::site::{Seen, Site};
+use super::steady::Steady;
 use super::wire::{AcquirerState, BooksState, BooksStatus, BrokerState, History, QueueState, State, TopicState};
 use crate::acquirer::Behaviour;
 use crate::part::{Instance, Part};
@@ -24,10 +25,13 @@ const LOOKED_WITHIN_MS: i64 = 60_000;
 /// Everything that is known now.
 pub(super) struct Live {
     pub(super) site: Site,
+    pub(super) steady: Steady,
     broker: Mutex<Broker>,
     seen: Mutex<BTreeMap<Instance, Seen>>,
     acquirer: Mutex<Option<Behaviour>>,
     books: Mutex<BooksState>,
+    /// What was read of the books counts until then.
+    books_until_ms: AtomicI64,
     flow: Mutex<Flow>,
     outages: Mutex<Outages>,
     /// Counts the ticks; whoever waits for the next picture waits here.
@@ -51,10 +55,12 @@ impl Live {
     pub(super) fn new(site: Site) -> Self {
         Self {
             site,
+            steady: Steady::default(),
             broker: Mutex::default(),
             seen: Mutex::default(),
             acquirer: Mutex::default(),
             books: Mutex::default(),
+            books_until_ms: AtomicI64::new(0),
             flow: Mutex::default(),
             outages: Mutex::default(),
             ticks: watch::Sender::default(),
@@ -110,8 +116,10 @@ impl Live {
         lock(&self.flow)
     }
 
-    pub(super) fn set_books(&self, books: BooksState) {
+    /// The books were read, and will be read again after about so long if somebody looks then.
+    pub(super) fn set_books(&self, books: BooksState, pause_ms: i64) {
         *lock(&self.books) = books;
+        self.books_until_ms.store(now_ms() + pause_ms + LOOKED_WITHIN_MS, Ordering::Relaxed);
     }
 
     pub(super) fn books(&self) -> BooksState {
@@ -150,7 +158,7 @@ impl Live {
     pub(super) fn history(&self) -> History {
         let now_ms = now_ms();
         let since_ms = now_ms - i64::try_from(HISTORY_S).unwrap_or(i64::MAX) * 1_000;
-        History { samples: lock(&self.flow).samples(0, now_ms), outages: lock(&self.outages).since(since_ms) }
+        History { samples: lock(&self.flow).samples(0), outages: lock(&self.outages).since(since_ms) }
     }
 
     fn state(&self) -> State {
@@ -172,7 +180,7 @@ impl Live {
                 .collect(),
             queues: stats.subscriptions.iter().filter_map(queue).collect(),
             orders: lock(&self.flow).orders(now_ms),
-            load: None,
+            load: self.steady.state(),
             acquirer: lock(&self.acquirer).map(|Behaviour { mode, percent }| AcquirerState { mode, percent }),
             dead_letters: dead_letters(stats).filter(|_| known),
             books: self.shown_books(),
@@ -182,8 +190,7 @@ impl Live {
     /// What was read before nobody looked is no verdict any more.
     fn shown_books(&self) -> BooksState {
         let mut books = self.books();
-        let stale = books.read_at_ms.is_none_or(|read_ms| now_ms() - read_ms > LOOKED_WITHIN_MS);
-        if stale && books.status == BooksStatus::Balanced {
+        if now_ms() > self.books_until_ms.load(Ordering::Relaxed) {
             books.status = BooksStatus::Unknown;
         }
         books

@@ -6,6 +6,12 @@
 //! | `GET /`, `/assets/NAME` | the page itself |
 //! | `GET /api/state`, `/api/history` | the present; the last minutes |
 //! | `GET /api/events` | both, as they go on: server-sent events |
+//! | `POST /api/orders`, `PUT /api/load`, `DELETE /api/load` | orders, and a steady load of them |
+//! | `POST /api/parts/NAME/kill`, `stop`, `start` | what happens to a part, where this process runs it |
+//! | `PUT /api/acquirer`, `POST /api/poison` | what goes wrong on purpose |
+//! | `GET /api/orders`, `/api/orders/ID`, `/api/orders/ID/invoice.pdf` | orders, and the way of one |
+//! | `POST /api/orders/ID/cancel`, `retry` | what a customer does with an order |
+//! | `GET /api/dead-letters`, `POST /api/dead-letters/redrive`, `discard` | what nobody could handle |
 //!
 //! Collectors watch the parts, each for itself and each with its pauses; what is away is shown as away and costs the
 //! others nothing. `guard.rs` keeps other sites out.
@@ -24,6 +30,7 @@ mod outages;
 mod proto_json;
 mod refusal;
 mod site;
+mod steady;
 mod stream;
 mod wire;
 

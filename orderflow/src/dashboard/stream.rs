@@ -56,11 +56,22 @@ async fn feed(
     _place: OwnedSemaphorePermit,
 ) {
     let mut ticks = live.ticks();
+    let mut revision = live.flow().revision();
     loop {
         let mut text = event("state", None, &live.picture());
-        for sample in live.flow().samples(after_ms, now_ms()) {
+        let (samples, revised) = {
+            let flow = live.flow();
+            let revised = flow.revised(revision);
+            revision = flow.revision();
+            (flow.samples(after_ms), revised)
+        };
+        for sample in samples {
             after_ms = sample.time_ms;
             text.extend(event("sample", Some(sample.time_ms), &json(&sample)));
+        }
+        // What is told again has no id: whoever comes back is to go on where the samples ended.
+        for sample in revised.iter().filter(|sample| sample.time_ms <= after_ms) {
+            text.extend(event("sample", None, &json(sample)));
         }
         if sender.send(Ok(text.into())).await.is_err() {
             return;

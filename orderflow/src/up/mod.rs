@@ -249,12 +249,14 @@ pub async fn run(config: Config) -> Result<(), Error> {
     };
 
     terminal::say("stopping: services, acquirer, broker (once more to end them at once)");
-    // The page ends first, load and all; it has its limits, so that nobody waits for it in vain.
+    // The page ends first, its load with it; it has its limits, so that nobody waits for it in vain.
     token.cancel();
-    if let Some(dashboard) = dashboard {
-        let _ = dashboard.await;
-    }
-    let drain = stack.drain();
+    let drain = async {
+        if let Some(dashboard) = dashboard {
+            let _ = dashboard.await;
+        }
+        stack.drain().await;
+    };
     tokio::pin!(drain);
     tokio::select! {
         () = &mut drain => {}

@@ -6,6 +6,8 @@
 mod acquirer;
 mod acquirer_changes;
 mod compare;
+mod dashboard;
+mod dashboard_guard;
 mod failures;
 mod flow;
 mod harness;

@@ -42,8 +42,9 @@ pub(super) async fn read(live: Arc<Live>) {
             }
         };
         let rests = books.status == BooksStatus::Balanced;
-        live.set_books(books);
-        time::sleep(PAUSE_MIN.max(began.elapsed() * PAUSE_TIMES)).await;
+        let pause = PAUSE_MIN.max(began.elapsed() * PAUSE_TIMES);
+        live.set_books(books, i64::try_from(pause.as_millis()).unwrap_or(i64::MAX / 2));
+        time::sleep(pause).await;
         while rests && live.movement() == moved && live.is_looked_at() && began.elapsed() < PAUSE_AT_REST {
             time::sleep(LOOK).await;
         }
