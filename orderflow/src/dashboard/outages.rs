@@ -22,7 +22,6 @@ impl Outages {
     pub(super) fn observe(&mut self, part: Instance, is_up: bool, now_ms: i64) {
         let was_up = self.up.get(&part).copied();
         match (was_up, is_up) {
-            (None, false) => return,
             (Some(true), false) => {
                 self.all.push_back((part, now_ms, None));
                 if self.all.len() > OUTAGES_MAX {

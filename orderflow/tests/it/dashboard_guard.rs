@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Child;
+use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 
 use crate::dashboard::{Events, Page, subscriptions};
@@ -56,8 +57,11 @@ fn nobody() -> Vec<String> {
 }
 
 async fn alone() -> Dashboard {
+    with_parts(nobody()).await
+}
+
+async fn with_parts(mut flags: Vec<String>) -> Dashboard {
     let folder = TempDir::new().unwrap();
-    let mut flags = nobody();
     flags.extend(["--data-dir".into(), folder.path().display().to_string(), "--commands".into(), "compose".into()]);
     Dashboard::start(&flags.iter().map(String::as_str).collect::<Vec<_>>()).await
 }
@@ -218,6 +222,28 @@ async fn other_sites_and_bad_requests_are_refused() {
     let index = page.answer(Method::GET, "/", &[], "").await;
     let policy = index.headers["content-security-policy"].to_str().unwrap();
     assert!(index.status == StatusCode::OK && policy.starts_with("default-src 'none'"), "{policy}");
+    dashboard.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_that_never_answers_is_given_up_and_too_many_requests_are_refused() {
+    // It takes connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let mut parts = nobody();
+    let order_service = parts.iter().position(|flag| flag == "--order-service").unwrap();
+    parts[order_service + 1] = url;
+    let dashboard = with_parts(parts).await;
+    let page = Arc::new(Page::new(dashboard.page.address));
+    let mut requests = JoinSet::new();
+    for _ in 0..200 {
+        let page = Arc::clone(&page);
+        requests.spawn(async move { page.answer(Method::GET, "/api/orders", &[], "").await.status });
+    }
+    let answers = requests.join_all().await;
+    let count = |status: StatusCode| answers.iter().filter(|answer| **answer == status).count();
+    let (given_up, refused) = (count(StatusCode::BAD_GATEWAY), count(StatusCode::SERVICE_UNAVAILABLE));
+    assert!(given_up >= 64 && refused > 0 && given_up + refused == answers.len(), "{answers:?}");
     dashboard.stop().await;
 }
 

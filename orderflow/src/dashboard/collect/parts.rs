@@ -28,7 +28,10 @@ pub(super) async fn watch(live: Arc<Live>, part: Watched) {
     loop {
         // A process that is known to have ended need not be asked.
         let answer = match live.site.has_process(part.instance) {
-            Some(false) => Some(Seen::default()),
+            Some(false) => {
+                door.forget(&live);
+                Some(Seen::default())
+            }
             _ => door.ask(&live).await,
         };
         misses = if answer.is_some() { 0 } else { misses + 1 };
@@ -53,6 +56,13 @@ impl Door {
             Part::Acquirer => Self::Acquirer(AcquirerClient::new(&part.url, ANSWER_WITHIN)),
             _ => Self::Grpc(HealthClient::new(site::channel(&part.url).ok()?)),
         })
+    }
+
+    /// What only the running part knows is not known any more.
+    fn forget(&self, live: &Live) {
+        if matches!(self, Self::Acquirer(_)) {
+            live.set_acquirer(None);
+        }
     }
 
     /// What the part says of itself; nothing when it does not answer.
