@@ -8,7 +8,6 @@ mod acquirer_changes;
 mod compare;
 mod dashboard;
 mod dashboard_guard;
-mod doctor;
 mod failures;
 mod flow;
 mod harness;

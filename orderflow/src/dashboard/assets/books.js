@@ -28,7 +28,7 @@ const SUMS = [
 const EXAMPLES = 5;
 const OF_ACCEPTED = new Set(["paid", "declined", "cancelled", "refunded", "pending", "dead_lettered"]);
 
-/** Gives `update(state)`. `said` is told when the verdict changes. */
+/** Gives `update(state)`. `said` is told when the books go wrong; while orders flow they are in flight and balanced by turns. */
 export function books(said) {
   const view = build();
   let before = null;
@@ -40,7 +40,7 @@ export function books(said) {
       set(byId("verdict").querySelector("path"), "d", mark);
       text(byId("verdict-word"), word);
       text(byId("verdict-sum"), headline(books));
-      if (before !== null && before !== books.status) said(word);
+      if (before !== books.status && books.status === "wrong") said(word);
       before = books.status;
       show(view, books, word);
     },

@@ -1,8 +1,10 @@
-// The charts of the last ten minutes, and the samples that they are drawn from.
+// The charts of the last minutes, at most ten, and the samples that they are drawn from.
 
 import { byId } from "./dom.js";
 
 const KEPT_MS = 600_000;
+/** A stack that is young is shown over this time, so that its first minute is not a sliver. */
+const SHOWN_MS_MIN = 120_000;
 const HEIGHT_PX = 168;
 
 /** Gives `fill(history)` for all at once, `add(sample)` for one more, and `outages(list)`. */
@@ -40,9 +42,10 @@ export function charts() {
 function show(store) {
   const samples = [...store.samples.values()].sort((a, b) => a.time_ms - b.time_ms);
   const to_ms = samples.length > 0 ? samples[samples.length - 1].time_ms : Date.now();
+  const first_ms = samples.length > 0 ? samples[0].time_ms : to_ms;
   const of = (field) => samples.map((sample) => [sample.time_ms, sample[field]]);
   const common = {
-    from_ms: to_ms - KEPT_MS, to_ms, height: HEIGHT_PX,
+    from_ms: Math.max(to_ms - KEPT_MS, Math.min(first_ms, to_ms - SHOWN_MS_MIN)), to_ms, height: HEIGHT_PX,
     shades: store.outages.map(({ part, from_ms, to_ms: end_ms }) => ({ from_ms, to_ms: end_ms, label: part })),
   };
   const all = {

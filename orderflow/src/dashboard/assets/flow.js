@@ -87,7 +87,7 @@ function queue(id, { x, y, w, h }, plan) {
   const age = s("text", { x: x + w - 10, y: y + h / 2 + (hero ? 21 : 14), "text-anchor": "end", class: "flow-age" });
   const filled = s("path", { class: "flow-fill", "stroke-width": bar.h, "stroke-dasharray": `${SLAB_PX - 2} 2` });
   const title = s("title", {});
-  const group = s("g", { class: "flow-queue" }, title,
+  const group = s("g", { class: "flow-queue", "data-queue": id }, title,
     s("rect", { class: "flow-queue-box", x, y, width: w, height: h, rx: 3 }),
     s("rect", { class: "flow-track", x: bar.x, y: bar.y, width: bar.w, height: bar.h }), filled, name, depth, age);
   const short = plan.width < 480;
@@ -115,7 +115,13 @@ function speed(flow, state, topics, queues) {
   if (kind === "accepted") return state.orders.accepted_per_s;
   if (kind === "topic") return topics.get(id)?.published_per_s ?? 0;
   const found = queues.get(id);
-  return (kind === "in" ? found?.published_per_s : found?.acked_per_s) ?? 0;
+  if (kind === "in") return found?.published_per_s ?? 0;
+  // Rates are means of some seconds; nothing flows to a part that is dead.
+  return ready(found?.consumer, state) ? found.acked_per_s : 0;
+}
+
+function ready(kind, state) {
+  return state.parts.some((part) => part.kind === kind && part.alive && part.healthy);
 }
 
 // An age in the room that there is: beyond a minute whole minutes will do.
@@ -136,7 +142,7 @@ function showQueue(drawn, found, state, scale) {
   const { consumer, bar } = drawn;
   const backlog = found?.backlog ?? 0;
   const age_ms = found?.oldest_age_ms ?? null;
-  const away = consumer !== "operator" && !state.parts.some((part) => part.kind === consumer && part.alive && part.healthy);
+  const away = consumer !== "operator" && !ready(consumer, state);
   const waits = backlog > 0 && (away || backlog >= WAITING_MESSAGES || (age_ms ?? 0) >= WAITING_AGE_MS);
   const slabs = backlog === 0 ? 0 : Math.max(1, Math.ceil((Math.min(1, backlog / scale) * bar.w) / SLAB_PX));
   const width = Math.min(bar.w, slabs * SLAB_PX);

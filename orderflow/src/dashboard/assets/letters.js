@@ -3,6 +3,8 @@
 import { action, ask, byId, clock, h, note, plural } from "./dom.js";
 
 const RELOAD_MS = 5_000;
+/** One request takes no more. */
+const IDS_MAX = 100;
 
 /** Gives `update(state)`: the list is fetched when the number of letters changes, and now and then while there are some. */
 export function letters() {
@@ -11,8 +13,12 @@ export function letters() {
   const list = h("div", {});
   const store = { seen: null, read_ms: 0, shown: "" };
   const send = (what, done) => async (ids) => {
-    await ask("POST", `/api/dead-letters/${what}`, { ids });
-    store.seen = null;
+    try {
+      await ask("POST", `/api/dead-letters/${what}`, { ids });
+    } finally {
+      // Some may have gone even if others could not.
+      store.seen = null;
+    }
     return `${plural(ids.length, "message")} ${done}.`;
   };
   const redrive = send("redrive", "sent back to where it came from");
@@ -26,7 +32,7 @@ export function letters() {
     store.shown = shown;
     const held = list.contains(document.activeElement);
     list.replaceChildren(letters.length === 0 ? h("p", { class: "empty" }, "None.") : table(letters, place, redrive, discard));
-    const ids = letters.map(({ id }) => id);
+    const ids = letters.slice(0, IDS_MAX).map(({ id }) => id);
     all.replaceChildren(...(letters.length > 1 ? [action("Redrive all", place, () => redrive(ids)), action("Discard all", place, () => discard(ids))] : []));
     // The row that held the keyboard's focus is gone: the next thing to do takes it.
     if (held) (list.querySelector("button") ?? byId("letters-title")).focus();

@@ -1,0 +1,37 @@
+//! A poison message and its end.
+
+use crate::browser::Browser;
+
+#[tokio::test]
+async fn a_poison_message_ends_among_the_dead_letters_and_can_be_given_up() {
+    let browser = Browser::open().await;
+    browser.click("#poison").await;
+    browser.wait_for_text("#poison-note", "Published").await;
+    // Both consumers of order-events set their copy aside.
+    browser.wait("two dead letters", "return document.querySelectorAll('#letters [data-letter]').length === 2").await;
+    browser.wait_for_text("#letters .reason", "decode").await;
+
+    browser.click("#place-button").await;
+    browser.wait_for_text("#order-list", "paid").await;
+    browser
+        .wait(
+            "the books show what is stopped",
+            "return document.querySelector('#verdict').dataset.status !== 'balanced'",
+        )
+        .await;
+
+    let first = browser.script("return document.querySelector('#letters [data-letter]').dataset.letter").await;
+    let first = first.as_str().unwrap();
+    browser.click("#letters [data-letter] button[aria-label^=Redrive]").await;
+    browser.wait_for_text("#letters .note", "sent back").await;
+    // It is as unreadable as before, and comes again.
+    let other = format!(
+        "const ids = [...document.querySelectorAll('#letters [data-letter]')].map((row) => row.dataset.letter);
+         return ids.length === 2 && !ids.includes({first:?})"
+    );
+    browser.wait("it is back as another dead letter", &other).await;
+    browser.click("#letters .row button:last-child").await;
+    browser.wait_for_text("#letters", "None.").await;
+    browser.wait_for_books(Some(1)).await;
+    browser.close(&[]).await;
+}

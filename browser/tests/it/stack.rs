@@ -1,0 +1,95 @@
+//! `orderflow up` in a folder of its own, on free ports, ended with the test whatever happens.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+/// Whatever a test waits for has happened by then, or never will.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+
+/// The variables that say where the parts listen, and that of the page.
+const LISTEN: [&str; 7] = [
+    "BROKER_LISTEN",
+    "ACQUIRER_LISTEN",
+    "ORDER_LISTEN",
+    "PAYMENT_LISTEN",
+    "NOTIFICATION_LISTEN",
+    "INVOICE_LISTEN",
+    "ORDERFLOW_DASHBOARD_LISTEN",
+];
+
+/// A running stack with its page.
+pub(crate) struct Stack {
+    folder: TempDir,
+    ports: Vec<u16>,
+    runner: Child,
+}
+
+impl Stack {
+    /// Starts a stack and waits until it says that it is ready.
+    pub(crate) async fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let ports = free_ports();
+        let runner = up(&folder, &ports).await;
+        Self { folder, ports, runner }
+    }
+
+    /// Where the page is.
+    pub(crate) fn page(&self) -> String {
+        format!("http://127.0.0.1:{}/", self.ports[LISTEN.len() - 1])
+    }
+
+    /// Ends the runner, and with it every part, by SIGKILL: the hardest way to go.
+    pub(crate) async fn end(&mut self) {
+        self.runner.kill().await.unwrap();
+    }
+
+    /// Starts again, in the same folder and on the same ports.
+    pub(crate) async fn again(&mut self) {
+        self.runner = up(&self.folder, &self.ports).await;
+    }
+}
+
+fn program() -> PathBuf {
+    let named = std::env::var_os("ORDERFLOW_BIN").expect(
+        "ORDERFLOW_BIN must name the program: cargo build -p orderflow, then ORDERFLOW_BIN=target/debug/orderflow",
+    );
+    let path = PathBuf::from(named);
+    // Tests run in this package's folder; a relative path is one of whoever started them, most likely the repository's.
+    let from_root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(&path);
+    [path, from_root].into_iter().find_map(|path| path.canonicalize().ok()).expect("ORDERFLOW_BIN names no file")
+}
+
+async fn up(folder: &TempDir, ports: &[u16]) -> Child {
+    let mut command = Command::new(program());
+    command.arg("up").arg("--data-dir").arg(folder.path()).kill_on_drop(true);
+    for (variable, port) in LISTEN.into_iter().zip(ports) {
+        command.env(variable, format!("127.0.0.1:{port}"));
+    }
+    let mut runner = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+    let mut lines = BufReader::new(runner.stdout.take().unwrap()).lines();
+    let ready = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.starts_with("ready after") {
+                return;
+            }
+        }
+        panic!("the stack ended before it was ready");
+    };
+    timeout(DEADLINE, ready).await.expect("the stack is not ready in time");
+    // Somebody has to read on, or the runner waits for room in its pipe.
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    runner
+}
+
+fn free_ports() -> Vec<u16> {
+    // All are held at once, so that they differ.
+    let held: Vec<TcpListener> = LISTEN.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
