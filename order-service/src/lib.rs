@@ -19,6 +19,7 @@ mod store;
 pub use cli::Cli;
 pub use config::Config;
 pub use service::{Error, Service, run};
+pub use store::SCHEMA_VERSION;
 
 #[cfg(test)]
 mod tests;

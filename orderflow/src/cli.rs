@@ -13,7 +13,7 @@ use crate::part::{Instance, Part};
 use crate::terminal::say;
 use crate::up::{DATA_DIR_DEFAULT, Reply, Request};
 use crate::whereabouts::{Told, Whereabouts};
-use crate::{audit, compare, dashboard, dead_letters, health, load, parent, place, queues, up};
+use crate::{audit, compare, dashboard, dead_letters, doctor, health, load, parent, place, queues, up};
 
 /// How long `health` waits for the answer.
 const HEALTH_WITHIN: Duration = Duration::from_secs(3);
@@ -115,6 +115,14 @@ enum Command {
         /// What it shows, and where
         #[command(flatten)]
         config: dashboard::Config,
+        #[command(flatten)]
+        stack: Stack,
+    },
+    /// Say what is wrong with the folder, its stack and this machine, and what to do; exits with 1 on a problem
+    Doctor {
+        /// How the findings look
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
         #[command(flatten)]
         stack: Stack,
     },
@@ -228,6 +236,11 @@ async fn execute(command: Command) -> ExitCode {
             }
             Err(error) => failed(&error),
         },
+        Command::Doctor { output, stack } => {
+            let diagnosis = doctor::examine(&stack.data_dir, &Cli::command()).await;
+            output.say(|| diagnosis.table(), || diagnosis.json());
+            balanced(diagnosis.is_healthy())
+        }
         Command::Queues { broker, stack } => {
             let url = stack.whereabouts().await.url(Part::Broker, broker);
             exit(queues::ask(&url).await.map(|queues| say(&queues::table(&queues))))

@@ -6,6 +6,7 @@
 //! - [`load`] places orders as many customers do.
 //! - [`place`] orders, [`queues`] looks at the broker, [`audit`] checks the books, [`health`] asks one part,
 //!   [`dead_letters`] looks at, mends and sends back what nobody could handle.
+//! - [`doctor`] says what is wrong.
 //! - [`report`] writes HTML files that people can keep.
 //! - [`compare`] shows the same outage with and without a queue.
 //! - [`lab`] is a stack in a folder of its own, to be tortured.
@@ -16,6 +17,7 @@ mod cli;
 pub mod compare;
 pub mod dashboard;
 pub mod dead_letters;
+pub mod doctor;
 pub mod health;
 pub mod lab;
 pub mod load;

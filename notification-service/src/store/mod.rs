@@ -22,6 +22,9 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     },
 ];
 
+/// The newest tables that this version knows.
+pub const SCHEMA_VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].version;
+
 /// The name under which the inbox marks messages.
 const SERVICE: &str = "notification-service";
 

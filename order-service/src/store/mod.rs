@@ -20,6 +20,9 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration { version: 101, name: "saga", sql: include_str!("../../migrations/0101_saga.sql") },
 ];
 
+/// The newest tables that this version knows.
+pub const SCHEMA_VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].version;
+
 /// The name under which the inbox marks messages, and the source of events.
 const SERVICE: &str = "order-service";
 

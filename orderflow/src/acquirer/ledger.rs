@@ -18,6 +18,9 @@ const MIGRATIONS: [Migration; 2] = [
     },
 ];
 
+/// The newest tables that this version knows.
+pub(crate) const SCHEMA_VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].version;
+
 /// Why the ledger can't do what it is asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -36,6 +36,7 @@ use tracing::info;
 pub use self::client::{AcquirerClient, Answer, ClientError};
 use self::connection::{CuttableListener, Scissors};
 use self::ledger::Ledger;
+pub(crate) use self::ledger::SCHEMA_VERSION;
 pub use self::wire::{
     Behaviour, CANCELLED, CancellationOutcome, CancellationReply, CancellationRequest, ChangeRequest, ChargeReply,
     ChargeRequest, ChargeStatus, LEDGER_PAGE_MAX, LedgerEntry, LedgerPage, Mode, Movement, Problem,

@@ -70,7 +70,7 @@ pub struct Config {
 }
 
 impl Config {
-    fn listen(&self, part: Part) -> SocketAddr {
+    pub(crate) fn listen(&self, part: Part) -> SocketAddr {
         match part {
             Part::Broker => self.broker_listen,
             Part::Acquirer => self.acquirer_listen,

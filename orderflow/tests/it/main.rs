@@ -8,6 +8,7 @@ mod acquirer_changes;
 mod compare;
 mod dashboard;
 mod dashboard_guard;
+mod doctor;
 mod failures;
 mod flow;
 mod harness;

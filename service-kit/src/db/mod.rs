@@ -1,6 +1,7 @@
 //! The database: one writer whose commits are shared, and a small pool for reads.
 
 mod error;
+mod inspect;
 mod role;
 mod schema;
 mod writer;
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub use error::{Error, Kind};
+pub use inspect::{COPY_BYTES_MAX, Inspection, inspect};
 pub use role::{Held, Role};
 pub use schema::{KIT_VERSION_MAX, Migration};
 pub use writer::{BATCH_JOBS_MAX, QUEUE_JOBS_MAX};
@@ -56,8 +58,7 @@ impl Database {
     /// `migrations` are the service's own, numbered from [`KIT_VERSION_MAX`]` + 1`; the kit adds the tables of the
     /// outbox and the inbox.
     pub async fn open(url: &str, migrations: &[Migration]) -> Result<Self, Error> {
-        static DRIVERS: Once = Once::new();
-        DRIVERS.call_once(sqlx::any::install_default_drivers);
+        install_drivers();
         make_folder(url)?;
         let fail = |source| Error::Open { url: url.to_owned(), source };
         let options: AnyConnectOptions = with_create(url).parse().map_err(fail)?;
@@ -149,6 +150,11 @@ const WRITER_PRAGMAS: &str = "PRAGMA busy_timeout = 1000; PRAGMA journal_mode = 
      PRAGMA foreign_keys = ON;";
 
 const READER_PRAGMAS: &str = "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;";
+
+fn install_drivers() {
+    static DRIVERS: Once = Once::new();
+    DRIVERS.call_once(sqlx::any::install_default_drivers);
+}
 
 /// The path of a SQLite URL.
 fn file_path(url: &str) -> Option<&str> {
