@@ -105,7 +105,8 @@ async function run(command, chosen, state, place) {
     return null;
   }
   const answers = await Promise.all(fitting.map((part) => ask("POST", `/api/parts/${encodeURIComponent(part.part)}/${command}`)));
-  return answers.map((answer) => answer.message).join(" ");
+  // What follows a semicolon is the next command for a terminal; here it is the button beside.
+  return answers.map((answer) => `${answer.message.split(";")[0]}.`).join(" ");
 }
 
 // Where somebody else owns the processes, the page can only tell what to type.
