@@ -5,6 +5,7 @@
 
 mod consumer;
 mod dispatch;
+mod held;
 mod keys;
 mod suspects;
 mod window;
@@ -23,6 +24,7 @@ use crate::timers::Timers;
 use crate::view::{MessageState, Rates, RunTotals, SubscriptionStats};
 
 use consumer::Consumer;
+use held::Held;
 use keys::Key;
 use suspects::Trials;
 pub(crate) use suspects::suspect_backoff_ms;
@@ -34,7 +36,7 @@ pub(crate) struct Queue {
     /// Ordering keys count only then.
     ordering: bool,
     window: Window,
-    held: BTreeMap<Seq, Message>,
+    held: Held,
     counts: Counts,
     /// What any consumer may take: waiting messages without a key, and the heads of keys of which nothing is out.
     ready: BTreeSet<Seq>,
@@ -133,7 +135,7 @@ impl Queue {
             id,
             ordering: facts.config.ordering,
             window: Window::new(facts.acked.floor().next()),
-            held: BTreeMap::new(),
+            held: Held::default(),
             counts: Counts::default(),
             ready: BTreeSet::new(),
             trials: Trials::default(),
@@ -219,7 +221,7 @@ impl Queue {
             let is_out = |message: &Message| matches!(message.state, State::Out { consumer, .. } if consumer == id);
             let held = self.held.iter().rev().filter(|(_, message)| is_out(message));
             let returned: Vec<(Seq, Option<KeyHash>)> =
-                held.take(consumer.messages() as usize).map(|(seq, message)| (*seq, message.meta.key)).collect();
+                held.take(consumer.messages() as usize).map(|(seq, message)| (seq, message.meta.key)).collect();
             for (seq, key) in returned {
                 self.run.returned += 1;
                 let until = self.lose(seq, env);
@@ -261,8 +263,8 @@ impl Queue {
         if consumer.lease_last <= seen {
             return Vec::new();
         }
-        let lease_of = |(seq, message): (&Seq, &Message)| match message.state {
-            State::Out { lease, consumer, .. } if consumer == id => Some((*seq, lease)),
+        let lease_of = |(seq, message): (Seq, &Message)| match message.state {
+            State::Out { lease, consumer, .. } if consumer == id => Some((seq, lease)),
             _ => None,
         };
         let has = self.held.iter().rev().filter_map(lease_of).take(consumer.messages() as usize);
@@ -369,7 +371,7 @@ impl Queue {
 
     /// Lets go of all messages before one.
     pub(crate) fn cut(&mut self, before: Seq, timers: &mut Timers) {
-        let settled: Vec<Seq> = self.held.range(..before).map(|(seq, _)| *seq).collect();
+        let settled: Vec<Seq> = self.held.iter().map(|(seq, _)| seq).take_while(|seq| *seq < before).collect();
         for seq in settled {
             self.settle(seq, timers);
         }
@@ -438,7 +440,7 @@ impl Queue {
     /// Forgets everything, as the subscription is deleted.
     pub(crate) fn close(mut self, timers: &mut Timers) {
         self.sleep(None, timers);
-        for (seq, message) in self.held {
+        for (seq, message) in self.held.iter() {
             if let State::Out { deadline: at, .. } | State::Delayed { until: at } = message.state {
                 timers.remove(at, self.id, seq);
             }
