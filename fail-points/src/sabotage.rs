@@ -5,7 +5,7 @@
 pub enum Fault {
     /// The outbox forgets an event before the broker has it.
     OutboxMarkedFirst,
-    /// The inbox takes every event for a new one.
+    /// Every delivery is taken for a new event.
     NoInbox,
     /// A consumer acks before it has done anything.
     AckBeforeCommit,

@@ -13,7 +13,7 @@ use crate::part::{Instance, Part};
 use crate::terminal::say;
 use crate::up::{DATA_DIR_DEFAULT, Reply, Request};
 use crate::whereabouts::{Told, Whereabouts};
-use crate::{audit, compare, dashboard, dead_letters, doctor, health, load, parent, place, queues, up};
+use crate::{audit, chaos, compare, dashboard, dead_letters, doctor, health, load, parent, place, queues, up};
 
 /// How long `health` waits for the answer.
 const HEALTH_WITHIN: Duration = Duration::from_secs(3);
@@ -125,6 +125,16 @@ enum Command {
         output: Output,
         #[command(flatten)]
         stack: Stack,
+    },
+    /// Kill, freeze and cut everything in a stack of its own, under load, and prove that nothing is lost; exits with 1
+    /// when something is
+    Chaos {
+        /// What to run
+        #[command(flatten)]
+        config: chaos::Config,
+        /// How the verdict looks
+        #[arg(long, value_enum, default_value_t)]
+        output: Output,
     },
     /// Exit with 0 if a part is ready to work
     Health {
@@ -258,6 +268,7 @@ async fn execute(command: Command) -> ExitCode {
             let run = async |token| dashboard::run(config, whereabouts, &data_dir, token).await;
             service_kit::run("dashboard", &process, run).await
         }
+        Command::Chaos { config, output } => exit(chaos::execute(config, output == Output::Json).await),
         Command::Health { part, address, stack } => {
             let address = match (address, part) {
                 (Some(address), _) => address,

@@ -9,10 +9,11 @@
 //! - [`doctor`] says what is wrong.
 //! - [`report`] writes HTML files that people can keep.
 //! - [`compare`] shows the same outage with and without a queue.
-//! - [`lab`] is a stack in a folder of its own, to be tortured.
+//! - [`lab`] is a stack in a folder of its own, to be tortured; [`chaos`] tortures one and judges.
 
 pub mod acquirer;
 pub mod audit;
+pub mod chaos;
 mod cli;
 pub mod compare;
 pub mod dashboard;

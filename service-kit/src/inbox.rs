@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use fail_points::Fault;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -24,9 +23,6 @@ const PRUNE_ROWS_MAX: i64 = 1_000;
 ///
 /// The mark holds only if the transaction of `connection` is committed, and so it does exactly when the effect does.
 pub async fn first_time(connection: &mut Connection, consumer: &str, event_id: &str) -> Result<bool, Error> {
-    if fail_points::broken(Fault::NoInbox) {
-        return Ok(true);
-    }
     let sql = "INSERT INTO inbox (consumer, event_id, handled_at_ms) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
     let marked = sqlx::query(sql).bind(consumer).bind(event_id).bind(now_ms()).execute(connection).await?;
     Ok(marked.rows_affected() == 1)

@@ -2,7 +2,8 @@
 //!
 //! Whether an outbox holds something back is seen by what is missing elsewhere: an event that waits is a payment, a
 //! notification, an invoice or a change of an order that is not there. Three events have no such effect, so that one of
-//! them may wait unseen: `OrderDeclined`, `OrderRefunded` and `PaymentVoided`.
+//! them may wait unseen: `OrderDeclined`, `OrderRefunded` and `PaymentVoided`. The witness of `orderflow chaos` listens to
+//! every event and misses these, too.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

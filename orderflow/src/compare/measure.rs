@@ -55,7 +55,7 @@ pub(super) struct Answer {
 pub(super) async fn run(mode: Mode, plan: &Plan, config: &Config, progress: &Progress) -> Result<Recording, Error> {
     let name = mode.name();
     progress.say(format!("{name}: a stack starts"));
-    let mut lab = Lab::start(lab::Options::default()).await?;
+    let lab = Lab::start(lab::Options::default()).await?;
     let totals: Vec<i64> = plan.arrivals().map(|arrival| arrival.total_minor()).collect();
     let (started, stop_looking) = (SystemTime::now(), CancellationToken::new());
     let since = |time: SystemTime| time.duration_since(started).unwrap_or_default();

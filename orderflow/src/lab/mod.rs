@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, io};
 
 use rustix::process::Signal;
@@ -51,7 +51,7 @@ pub struct Lab {
     /// Keeps other labs off these ports.
     _ports: ports::Block,
     /// Removed at the end.
-    temporary: Option<PathBuf>,
+    temporary: Mutex<Option<PathBuf>>,
 }
 
 impl Line {
@@ -113,7 +113,7 @@ impl Lab {
         };
         let program = Program { executable: "orderflow".to_owned(), flags: String::new() };
         let stack = Stack::new(layout, program, Launch { executable, voice: Voice::Quiet });
-        let lab = Self { stack, proxies, _ports: ports, temporary };
+        let lab = Self { stack, proxies, _ports: ports, temporary: Mutex::new(temporary) };
         up::start_all(&lab.stack).await?;
         Ok(lab)
     }
@@ -203,18 +203,22 @@ impl Lab {
     }
 
     /// Leaves the folder where it is when the lab ends.
-    pub fn keep(&mut self) {
-        self.temporary = None;
+    pub fn keep(&self) {
+        self.take_temporary();
     }
 
     /// Ends everything at once, waits for it, and removes the folder unless it is kept.
-    pub async fn end(mut self) -> io::Result<()> {
+    pub async fn end(self) -> io::Result<()> {
         self.stack.kill_all();
         self.stack.all_ended().await;
-        match self.temporary.take() {
+        match self.take_temporary() {
             Some(folder) => std::fs::remove_dir_all(folder),
             None => Ok(()),
         }
+    }
+
+    fn take_temporary(&self) -> Option<PathBuf> {
+        self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -222,7 +226,7 @@ impl Drop for Lab {
     fn drop(&mut self) {
         self.stack.kill_all();
         // Best effort: what still runs for a moment may write once more.
-        if let Some(folder) = self.temporary.take() {
+        if let Some(folder) = self.take_temporary() {
             let _ = std::fs::remove_dir_all(folder);
         }
     }

@@ -307,7 +307,7 @@ async fn answer(stack: Arc<Stack>, stream: UnixStream) {
 }
 
 /// `payment-service=2`
-fn several(text: &str) -> Result<(Part, u16), String> {
+pub(crate) fn several(text: &str) -> Result<(Part, u16), String> {
     let (part, count) = text.split_once('=').ok_or_else(|| format!("`{text}` is not such as payment-service=2"))?;
     let part = <Part as clap::ValueEnum>::from_str(part, false).map_err(|_| format!("`{part}` is no part"))?;
     if !part.shares_work() {

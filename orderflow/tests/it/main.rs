@@ -5,10 +5,12 @@
 
 mod acquirer;
 mod acquirer_changes;
+mod chaos;
 mod compare;
 mod dashboard;
 mod dashboard_guard;
 mod doctor;
+mod fail_points;
 mod failures;
 mod flow;
 mod harness;

@@ -45,6 +45,9 @@ const SWEEP_MS: u64 = 1_000;
 /// How long acks may gather in the client before they are sent, in milliseconds, and a good while for the way.
 const ACK_FLUSH_MS: u64 = 300;
 
+/// How long a consumer that is broken on purpose sits on a message that it has acked, in milliseconds.
+const SABOTAGED_MS: u64 = 2_000;
+
 /// What became of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -264,6 +267,10 @@ impl<H> Clone for Work<H> {
 
 impl<H: Handler> Work<H> {
     async fn handle(&self, delivery: Delivery, stopping: &CancellationToken) -> Outcome {
+        if fail_points::broken(Fault::AckBeforeCommit) {
+            // Whoever dies meanwhile has lost the message.
+            tokio::time::sleep(Duration::from_millis(SABOTAGED_MS)).await;
+        }
         let (subscription, started) = (self.dead_letters.subscription.clone(), Instant::now());
         let span = info_span!(
             target: TRACE,
@@ -286,7 +293,12 @@ impl<H: Handler> Work<H> {
         let Delivery { message, attempt } = delivery;
         let (attributes, key) = (message.attributes.clone(), message.ordering_key.clone());
         let outcome = match Event::parse(attributes, key, message.data.clone(), attempt) {
-            Ok(event) => self.handler.handle(&event, stopping).await,
+            Ok(mut event) => {
+                if fail_points::broken(Fault::NoInbox) {
+                    event.id = uuid::Uuid::now_v7().to_string();
+                }
+                self.handler.handle(&event, stopping).await
+            }
             Err(error) => Outcome::Reject(error.to_string()),
         };
         match outcome {

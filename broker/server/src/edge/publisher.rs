@@ -128,7 +128,7 @@ impl<E: Engine> publisher_server::Publisher for Publisher<E> {
 
 /// What a build does that is broken on purpose: it says that it has the messages, and takes them a moment later.
 fn reply_first<E: Engine>(engine: &E, topic: TopicName, messages: Vec<Message>) -> pb::PublishResponse {
-    const MOMENT: std::time::Duration = std::time::Duration::from_millis(50);
+    const MOMENT: std::time::Duration = std::time::Duration::from_secs(1);
     let message_ids = (0..messages.len()).map(|number| format!("promised-{number}")).collect();
     let engine = engine.clone();
     tokio::spawn(async move {

@@ -1,0 +1,232 @@
+//! Does to a lab what the schedule says, and undoes it.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fail_points::Point;
+use rustix::process::Signal;
+use tokio::task::JoinSet;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+
+use super::diary::Diary;
+use super::poison::Poison;
+use super::schedule::{BURST_TIMES, Fault, Lane, Schedule, What};
+use crate::acquirer::{AcquirerClient, Mode};
+use crate::lab::{self, Lab, Line};
+use crate::load::{self, Plan};
+use crate::part::Instance;
+use crate::up;
+
+/// How long the acquirer is given to hear what it is told.
+const ACQUIRER_WITHIN: Duration = Duration::from_secs(2);
+/// How often a part may fail to start until it is given up.
+const STARTS_MAX: u32 = 10;
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// A torturer. Clones work on the same lab.
+#[derive(Clone)]
+pub(super) struct Torture {
+    pub(super) lab: Arc<Lab>,
+    pub(super) diary: Arc<Diary>,
+    /// The load outside of bursts.
+    pub(super) plan: Plan,
+    pub(super) duration_ms: u64,
+}
+
+impl Torture {
+    /// Does everything that the schedule says. When it returns, everything runs and every line is open.
+    pub(super) async fn run(&self, schedule: &Schedule) {
+        let mut lanes = JoinSet::new();
+        for (lane, faults) in schedule.lanes() {
+            let torture = self.clone();
+            lanes.spawn(async move {
+                match lane {
+                    Lane::Process(instance) => torture.process(instance, faults).await,
+                    Lane::Line(line) => torture.line(line, faults).await,
+                    Lane::Acquirer => torture.acquirer(faults).await,
+                    Lane::Poison => torture.poison(faults).await,
+                    Lane::Load => torture.bursts(faults).await,
+                }
+            });
+        }
+        while lanes.join_next().await.is_some() {}
+    }
+
+    async fn process(&self, instance: Instance, faults: Vec<Fault>) {
+        for fault in faults {
+            self.attend(instance, fault.from_ms).await;
+            let from_ms = self.diary.now_ms();
+            let ended = match fault.what {
+                What::Frozen(_) => self.freeze(instance, fault.until_ms).await,
+                What::Armed { point, passing, .. } => self.arm(instance, point, passing, fault.until_ms).await,
+                _ => {
+                    self.kill(instance).await;
+                    time::sleep_until(self.diary.at(fault.until_ms)).await;
+                    String::new()
+                }
+            };
+            let started = self.revive(instance).await;
+            let ended = [ended, started].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ");
+            self.diary.happened(from_ms, &fault.what, ended);
+        }
+        self.attend(instance, self.duration_ms).await;
+    }
+
+    /// Watches a process until then: one that ends now was not asked to.
+    async fn attend(&self, instance: Instance, until_ms: u64) {
+        loop {
+            tokio::select! {
+                () = time::sleep_until(self.diary.at(until_ms)) => return,
+                Some(status) = self.lab.ended(instance) => {
+                    let started = self.revive(instance).await;
+                    self.surprise(instance, status, started);
+                }
+            }
+        }
+    }
+
+    fn surprise(&self, instance: Instance, status: ExitStatus, ended: impl Into<String>) {
+        self.diary.surprised(self.diary.now_ms(), format!("{instance} ended by itself ({status})"), ended);
+    }
+
+    async fn kill(&self, instance: Instance) {
+        if self.lab.kill(instance).await.is_ok() {
+            self.diary.pages().kills += 1;
+        }
+    }
+
+    async fn freeze(&self, instance: Instance, until_ms: u64) -> String {
+        let paused = self.lab.pause(instance);
+        time::sleep_until(self.diary.at(until_ms)).await;
+        match paused.and_then(|()| self.lab.resume(instance)) {
+            Ok(()) => "it goes on".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Starts a process that dies at a fail point, and waits for its death.
+    async fn arm(&self, instance: Instance, point: Point, passing: u64, until_ms: u64) -> String {
+        self.kill(instance).await;
+        let armed = [("FAIL_POINTS".to_owned(), format!("{}=kill@{passing}", point.name()))];
+        let status = match self.lab.start_with(instance, &armed).await {
+            Ok(_) => {
+                let ended = self.lab.ended(instance);
+                time::timeout_at(self.diary.at(until_ms), ended).await.ok().flatten()
+            }
+            Err(up::Error::EndedEarly { status, .. }) => Some(status),
+            Err(error) => return error.to_string(),
+        };
+        match status {
+            Some(status) if status.signal() == Some(Signal::KILL.as_raw()) => {
+                self.diary.pages().kills += 1;
+                "it died there".to_owned()
+            }
+            Some(status) => {
+                self.surprise(instance, status, "");
+                String::new()
+            }
+            None => {
+                self.kill(instance).await;
+                "it never came there".to_owned()
+            }
+        }
+    }
+
+    /// Starts a process unless it runs, and says how that went.
+    async fn revive(&self, instance: Instance) -> String {
+        let begun = time::Instant::now();
+        for _ in 0..STARTS_MAX {
+            if self.lab.process(instance).is_some() {
+                return String::new();
+            }
+            match self.lab.start_part(instance).await {
+                Ok(_) => return format!("it is back after {} ms", begun.elapsed().as_millis()),
+                Err(up::Error::EndedEarly { status, .. }) => self.surprise(instance, status, "while it started"),
+                Err(error) => {
+                    self.diary.surprised(self.diary.now_ms(), error, "");
+                    // It does not answer: the next one may.
+                    self.lab.kill(instance).await.ok();
+                }
+            }
+            time::sleep(RETRY_PAUSE).await;
+        }
+        "it does not start any more".to_owned()
+    }
+
+    async fn line(&self, line: Line, faults: Vec<Fault>) {
+        let Some(proxy) = self.lab.line(line) else { return };
+        for fault in faults {
+            time::sleep_until(self.diary.at(fault.from_ms)).await;
+            let from_ms = self.diary.now_ms();
+            match fault.what {
+                What::FrozenLine(_) => proxy.set(lab::Mode::Frozen),
+                What::Refusing(_) => {
+                    proxy.set(lab::Mode::Refusing);
+                    proxy.cut();
+                }
+                _ => proxy.cut(),
+            }
+            time::sleep_until(self.diary.at(fault.until_ms)).await;
+            proxy.set(lab::Mode::Open);
+            self.diary.happened(from_ms, &fault.what, "");
+        }
+    }
+
+    async fn acquirer(&self, faults: Vec<Fault>) {
+        for fault in faults {
+            let What::Acquirer(mode) = fault.what else { continue };
+            time::sleep_until(self.diary.at(fault.from_ms)).await;
+            let from_ms = self.diary.now_ms();
+            // It may be dead itself, and is well when it comes back.
+            let told = time::timeout_at(self.diary.at(fault.until_ms), self.tell_acquirer(mode)).await;
+            time::sleep_until(self.diary.at(fault.until_ms)).await;
+            self.tell_acquirer(Mode::Normal).await;
+            let ended = if told.is_ok() { "it is well again" } else { "it could not be told" };
+            self.diary.happened(from_ms, &fault.what, ended);
+        }
+    }
+
+    async fn tell_acquirer(&self, mode: Mode) {
+        let client = AcquirerClient::new(&self.lab.addresses().acquirer, ACQUIRER_WITHIN);
+        while client.behave(mode).await.is_err() {
+            time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    async fn poison(&self, faults: Vec<Fault>) {
+        for (number, fault) in faults.into_iter().enumerate() {
+            let What::Poison { topic } = fault.what else { continue };
+            time::sleep_until(self.diary.at(fault.from_ms)).await;
+            let from_ms = self.diary.now_ms();
+            match Poison::publish(&self.lab.addresses().broker, topic, number).await {
+                Ok(poison) => {
+                    self.diary.pages().poison.push(poison);
+                    self.diary.happened(from_ms, &fault.what, "");
+                }
+                Err(error) => self.diary.surprised(from_ms, &fault.what, error.to_string()),
+            }
+        }
+    }
+
+    async fn bursts(&self, faults: Vec<Fault>) {
+        for (number, fault) in (1..).zip(faults) {
+            time::sleep_until(self.diary.at(fault.from_ms)).await;
+            let from_ms = self.diary.now_ms();
+            let plan = Plan {
+                rate_per_s: (self.plan.rate_per_s * (BURST_TIMES - 1.0)).min(load::RATE_PER_S_MAX),
+                duration: Some(Duration::from_millis(fault.until_ms - fault.from_ms)),
+                seed: self.plan.seed.wrapping_add(number),
+                ..self.plan.clone()
+            };
+            let observe = |outcome: &load::Outcome<'_>| self.diary.answered(outcome);
+            let ended = match load::run(&self.lab.entrance(), &plan, CancellationToken::new(), observe).await {
+                Ok(tally) => format!("{} orders more were accepted", tally.accepted),
+                Err(error) => error.to_string(),
+            };
+            self.diary.happened(from_ms, &fault.what, ended);
+        }
+    }
+}
