@@ -106,3 +106,48 @@ impl Answered {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_time_of_an_order_counts_from_when_it_was_due_and_not_from_when_it_was_sent() {
+        let (start, ms) = (Instant::now(), Duration::from_millis);
+        let answered = Answered {
+            number: 3,
+            kind: Kind::Paid,
+            intended: start + ms(1_000),
+            sent: start + ms(1_400),
+            answered: start + ms(1_500),
+            result: Ok(Order::default()),
+            cancel_failed: false,
+        };
+        let outcome = answered.outcome(start, SystemTime::UNIX_EPOCH);
+        assert_eq!((outcome.late, outcome.took), (ms(400), ms(500)));
+        assert_eq!(outcome.intended, SystemTime::UNIX_EPOCH + ms(1_000));
+    }
+
+    #[test]
+    fn an_order_that_was_there_before_the_load_is_a_repeated_one() {
+        let (start, now) = (Instant::now(), SystemTime::now());
+        let repeated = |created: SystemTime| {
+            let order = Order { create_time: Some(created.into()), ..Order::default() };
+            let (intended, kind) = (start, Kind::Paid);
+            let answered = Answered {
+                number: 0,
+                kind,
+                intended,
+                sent: start,
+                answered: start,
+                result: Ok(order),
+                cancel_failed: false,
+            };
+            answered.outcome(start, now).repeated
+        };
+        assert!(repeated(now - Duration::from_secs(1)));
+        assert!(!repeated(now + Duration::from_secs(1)));
+    }
+}

@@ -13,6 +13,8 @@ mod plan;
 mod shop;
 mod summary;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 use std::time::{Duration, SystemTime};
 
