@@ -1,12 +1,14 @@
 //! The inbox: which events a consumer has handled, marked in the transaction of their effect.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
+use sqlx::Row as _;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::clock::now_ms;
-use crate::db::{Connection, Database, Error};
+use crate::db::{self, Connection, Database, Error};
 use crate::status::chain;
 
 /// How long an event is remembered, in milliseconds: 14 days. A duplicate that comes later is not recognised, so it
@@ -23,9 +25,24 @@ const PRUNE_ROWS_MAX: i64 = 1_000;
 ///
 /// The mark holds only if the transaction of `connection` is committed, and so it does exactly when the effect does.
 pub async fn first_time(connection: &mut Connection, consumer: &str, event_id: &str) -> Result<bool, Error> {
-    let sql = "INSERT INTO inbox (consumer, event_id, handled_at_ms) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
-    let marked = sqlx::query(sql).bind(consumer).bind(event_id).bind(now_ms()).execute(connection).await?;
-    Ok(marked.rows_affected() == 1)
+    Ok(first_times(connection, consumer, &[event_id]).await? == [true])
+}
+
+/// As [`first_time`], for many events at once, in their order. An event that is there twice is new once.
+pub async fn first_times(connection: &mut Connection, consumer: &str, event_ids: &[&str]) -> Result<Vec<bool>, Error> {
+    if event_ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = (0..event_ids.len()).map(|row| format!("($1, ${}, $2)", row + 3)).collect::<Vec<_>>().join(", ");
+    let sql = format!(
+        "INSERT INTO inbox (consumer, event_id, handled_at_ms) VALUES {rows} ON CONFLICT DO NOTHING RETURNING event_id"
+    );
+    let insert = db::query(sql, event_ids.len()).bind(consumer.to_owned()).bind(now_ms());
+    let insert = event_ids.iter().fold(insert, |insert, event_id| insert.bind((*event_id).to_owned()));
+    let marked = insert.fetch_all(connection).await?;
+    let marked = marked.iter().map(|row| row.try_get::<String, _>(0));
+    let mut marked = marked.collect::<Result<HashSet<_>, _>>()?;
+    Ok(event_ids.iter().map(|event_id| marked.remove(*event_id)).collect())
 }
 
 /// Keeps the inbox small until the token is cancelled: rows older than [`RETENTION_MS`] go, now and every hour.

@@ -1,6 +1,8 @@
 //! The statements on the tables `order_addresses` and `emails`.
 
-use service_kit::db::{Connection, Db, Error, Kind};
+use std::collections::BTreeMap;
+
+use service_kit::db::{Connection, Db, Error, Kind, list, query, rows};
 use service_kit::status::chain;
 use sqlx::any::AnyRow;
 use sqlx::{Executor, Row as _};
@@ -8,7 +10,7 @@ use tracing::warn;
 
 use super::row;
 use crate::app::Settled;
-use crate::domain::{CustomerId, Draft, Email, TimestampUs};
+use crate::domain::{CustomerId, Email, Notification, TimestampUs};
 
 /// When an e-mail is due that waits for an older one of the same customer.
 const NEVER_US: i64 = i64::MAX;
@@ -16,26 +18,64 @@ const NEVER_US: i64 = i64::MAX;
 /// Bytes of a reason that are kept at most.
 const REASON_BYTES_MAX: usize = 512;
 
-/// Remembers where the customer of the order gets e-mail, the first time that an event tells it.
-pub(super) async fn remember_address(connection: &mut Connection, draft: &Draft) -> Result<(), Error> {
-    let Some(email) = &draft.email else { return Ok(()) };
-    let (address, problem) = match email {
-        Ok(address) => (address.as_str(), String::new()),
-        Err(error) => ("", error.to_string()),
-    };
-    let sql = "INSERT INTO order_addresses (order_id, address, problem) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
-    sqlx::query(sql).bind(draft.order_id.as_str()).bind(address).bind(problem).execute(connection).await?;
+/// Remembers where the customers of orders get e-mail, the first time that an event tells it.
+pub(super) async fn remember_addresses<'a>(
+    connection: &mut Connection,
+    notifications: impl Iterator<Item = &'a Notification>,
+) -> Result<(), Error> {
+    let told: Vec<_> = notifications.filter_map(|one| Some((&one.draft.order_id, one.draft.email.as_ref()?))).collect();
+    if told.is_empty() {
+        return Ok(());
+    }
+    let rows = rows(told.len(), 3);
+    let sql = format!("INSERT INTO order_addresses (order_id, address, problem) VALUES {rows} ON CONFLICT DO NOTHING");
+    let mut insert = query(sql, told.len());
+    for (order_id, email) in told {
+        let (address, problem) = match email {
+            Ok(address) => (address.as_str(), String::new()),
+            Err(error) => ("", error.to_string()),
+        };
+        insert = insert.bind(order_id.clone()).bind(address.to_owned()).bind(problem);
+    }
+    insert.execute(connection).await?;
     Ok(())
 }
 
-/// Queues an e-mail for each notification about the order that has none yet, if the address is known by now: events of
-/// payments do not tell it, and may overtake the one that does.
-pub(super) async fn queue(connection: &mut Connection, draft: &Draft, now: TimestampUs) -> Result<(), Error> {
-    let sql = "SELECT address, problem FROM order_addresses WHERE order_id = $1";
-    let Some(found) = sqlx::query(sql).bind(draft.order_id.as_str()).fetch_optional(&mut *connection).await? else {
+/// Queues an e-mail for each notification about the same orders that has none yet, if the address is known by now:
+/// events of payments do not tell it, and may overtake the one that does.
+pub(super) async fn queue<'a>(
+    connection: &mut Connection,
+    notifications: impl Iterator<Item = &'a Notification>,
+) -> Result<(), Error> {
+    let mut orders: BTreeMap<&str, BTreeMap<&str, &Notification>> = BTreeMap::new();
+    for one in notifications {
+        orders.entry(&one.draft.order_id).or_default().insert(one.draft.customer_id.as_str(), one);
+    }
+    if orders.is_empty() {
         return Ok(());
-    };
-    let (address, problem): (String, String) = (found.try_get("address")?, found.try_get("problem")?);
+    }
+    let sql = format!(
+        "SELECT order_id, address, problem FROM order_addresses WHERE order_id IN ({}) ORDER BY order_id",
+        list(1, orders.len())
+    );
+    let found = query(sql, orders.len());
+    let found = orders.keys().fold(found, |found, order_id| found.bind((*order_id).to_owned()));
+    for row in found.fetch_all(&mut *connection).await? {
+        let order_id: String = row.try_get("order_id")?;
+        for one in orders.get(order_id.as_str()).into_iter().flat_map(BTreeMap::values) {
+            queue_of_order(connection, one, row.try_get("address")?, row.try_get("problem")?).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn queue_of_order(
+    connection: &mut Connection,
+    notification: &Notification,
+    address: &str,
+    problem: &str,
+) -> Result<(), Error> {
+    let (draft, now) = (&notification.draft, notification.created_at);
     let sql = "SELECT n.number FROM notifications n WHERE n.order_id = $1 AND n.customer_id = $2 AND NOT EXISTS \
          (SELECT 1 FROM emails e WHERE e.customer_id = n.customer_id AND e.number = n.number) ORDER BY n.number";
     let query = sqlx::query(sql).bind(draft.order_id.as_str()).bind(draft.customer_id.as_str());
@@ -53,10 +93,10 @@ pub(super) async fn queue(connection: &mut Connection, draft: &Draft, now: Times
         sqlx::query(sql)
             .bind(draft.customer_id.as_str())
             .bind(number)
-            .bind(address.as_str())
+            .bind(address)
             .bind(state)
             .bind(due_at_us)
-            .bind(problem.as_str())
+            .bind(problem)
             .bind(finished_at_us)
             .execute(&mut *connection)
             .await?;

@@ -6,7 +6,7 @@ mod invoice;
 mod row;
 
 use bytes::Bytes;
-use service_kit::db::{self, Connection, Database, Migration};
+use service_kit::db::{self, Bulk, Connection, Database, Item, JobFuture, Migration};
 use service_kit::inbox;
 
 use crate::app::{Emails, InvoiceFate, Notifications, Settled, StoreError};
@@ -32,21 +32,30 @@ const SERVICE: &str = "notification-service";
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     database: Database,
+    keeping: Bulk<Keep, Option<Notification>>,
+    sends_emails: bool,
+}
+
+/// A notification to keep.
+#[derive(Debug)]
+struct Keep {
+    draft: Draft,
+    now: TimestampUs,
     sends_emails: bool,
 }
 
 impl Store {
     /// With `sends_emails`, notifications of customers with an address become e-mails as well.
     pub(crate) fn new(database: Database, sends_emails: bool) -> Self {
-        Self { database, sends_emails }
+        let keeping = database.bulk(keep_all);
+        Self { database, keeping, sends_emails }
     }
 }
 
 impl Notifications for Store {
     async fn keep(&self, draft: Draft, now: TimestampUs) -> Result<Option<Notification>, StoreError> {
-        let sends_emails = self.sends_emails;
-        let kept = self.database.write(move |connection| Box::pin(keep(connection, draft, now, sends_emails)));
-        Ok(self.database.judged(kept).await?)
+        let keep = Keep { draft, now, sends_emails: self.sends_emails };
+        Ok(self.database.judged(self.keeping.run(keep)).await?)
     }
 
     async fn keep_invoice(
@@ -67,7 +76,8 @@ impl Notifications for Store {
                 if invoice::exists(connection, &invoice.order_id).await? {
                     return Ok(InvoiceFate::KnownAlready);
                 }
-                let Some(notification) = keep(connection, draft, now, sends_emails).await? else {
+                let kept = keep(connection, &[&Keep { draft, now, sends_emails }]).await?;
+                let Some(notification) = kept.into_iter().next().flatten() else {
                     return Ok(InvoiceFate::KnownAlready);
                 };
                 invoice::insert(connection, &invoice, &pdf, now).await?;
@@ -84,7 +94,7 @@ impl Notifications for Store {
         after: i64,
         limit: u32,
     ) -> Result<Vec<Notification>, StoreError> {
-        let list = row::list(self.database.reads(), customer_id, order_id, after, limit);
+        let list = row::page(self.database.reads(), customer_id, order_id, after, limit);
         Ok(self.database.judged(list).await?)
     }
 
@@ -128,27 +138,38 @@ impl Emails for Store {
     }
 }
 
-/// Keeps a notification and queues its e-mail, in the transaction that the caller has.
-async fn keep(
-    connection: &mut Connection,
-    draft: Draft,
-    now: TimestampUs,
-    sends_emails: bool,
-) -> Result<Option<Notification>, db::Error> {
+fn keep_all<'c>(
+    connection: &'c mut Connection,
+    items: &'c [Item<Keep>],
+) -> JobFuture<'c, Result<Vec<Option<Notification>>, db::Error>> {
+    Box::pin(async move {
+        let keeps: Vec<_> = items.iter().map(|item| &item.value).collect();
+        keep(connection, &keeps).await
+    })
+}
+
+/// Keeps notifications and queues their e-mails, in the transaction that the caller has.
+async fn keep(connection: &mut Connection, keeps: &[&Keep]) -> Result<Vec<Option<Notification>>, db::Error> {
     // The inbox forgets after its retention, the notification does not: both are asked before a number is taken, so
     // that a number once taken is always used.
-    let first_time = inbox::first_time(connection, SERVICE, &draft.event_id).await?;
-    if !first_time || row::exists(connection, &draft.event_id).await? {
-        return Ok(None);
+    let event_ids: Vec<_> = keeps.iter().map(|keep| keep.draft.event_id.as_str()).collect();
+    let first_time = inbox::first_times(connection, SERVICE, &event_ids).await?;
+    let known = row::known(connection, &event_ids).await?;
+    let is_new = |at: usize| first_time[at] && !known.contains(event_ids[at]);
+    let customers = (0..keeps.len()).filter(|at| is_new(*at)).map(|at| &keeps[at].draft.customer_id);
+    let mut numbers = row::take_numbers(connection, customers).await?;
+    let mut kept = Vec::with_capacity(keeps.len());
+    for (at, Keep { draft, now, .. }) in keeps.iter().enumerate() {
+        let number = if is_new(at) { numbers.get_mut(&draft.customer_id).and_then(Iterator::next) } else { None };
+        let notification = |number| Notification { number, draft: draft.clone(), created_at: *now, emailed_at: None };
+        kept.push(number.map(notification));
     }
-    let number = row::next_number(connection, &draft.customer_id).await?;
-    let notification = Notification { number, draft, created_at: now, emailed_at: None };
-    row::insert(connection, &notification).await?;
-    email::remember_address(connection, &notification.draft).await?;
-    if sends_emails {
-        email::queue(connection, &notification.draft, now).await?;
+    row::insert(connection, kept.iter().flatten()).await?;
+    email::remember_addresses(connection, kept.iter().flatten()).await?;
+    if keeps.iter().any(|keep| keep.sends_emails) {
+        email::queue(connection, kept.iter().flatten()).await?;
     }
-    Ok(Some(notification))
+    Ok(kept)
 }
 
 impl From<db::Error> for StoreError {

@@ -1,37 +1,73 @@
 //! The statements on the tables `notifications` and `customers`.
 
-use service_kit::db::{Connection, Db, Error};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::RangeInclusive;
+
+use service_kit::db::{Connection, Db, Error, list, query, rows};
 use sqlx::any::AnyRow;
 use sqlx::{Executor, Row as _};
 
 use crate::domain::{CustomerId, Draft, Kind, Notification, TimestampUs};
 
-/// The customer's next number: one more than the last.
-pub(super) async fn next_number(connection: &mut Connection, customer_id: &CustomerId) -> Result<i64, Error> {
-    let sql = "INSERT INTO customers (customer_id, last_number) VALUES ($1, 1) \
-         ON CONFLICT (customer_id) DO UPDATE SET last_number = customers.last_number + 1 RETURNING last_number";
-    Ok(sqlx::query(sql).bind(customer_id.as_str()).fetch_one(connection).await?.try_get("last_number")?)
+/// The customers' next numbers, one for each time that a customer is named: what follows the last one of each.
+pub(super) async fn take_numbers<'a>(
+    connection: &mut Connection,
+    customers: impl Iterator<Item = &'a CustomerId>,
+) -> Result<HashMap<CustomerId, RangeInclusive<i64>>, Error> {
+    // In one order for everybody, so that two writers who wait for each other's rows cannot wait for ever.
+    let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
+    customers.for_each(|customer_id| *counts.entry(customer_id.as_str()).or_default() += 1);
+    if counts.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let sql = format!(
+        "INSERT INTO customers (customer_id, last_number) VALUES {} ON CONFLICT (customer_id) DO UPDATE SET \
+         last_number = customers.last_number + excluded.last_number RETURNING customer_id, last_number",
+        rows(counts.len(), 2)
+    );
+    let take = query(sql, counts.len());
+    let take = counts.iter().fold(take, |take, (customer_id, count)| take.bind((*customer_id).to_owned()).bind(*count));
+    let numbers = |row: &AnyRow| {
+        let (customer_id, last): (String, i64) = (row.try_get("customer_id")?, row.try_get("last_number")?);
+        let count = counts.get(customer_id.as_str()).copied().unwrap_or_default();
+        let customer_id = CustomerId::parse(customer_id).map_err(|error| Error::column("customer_id", error))?;
+        Ok((customer_id, last - count + 1..=last))
+    };
+    take.fetch_all(connection).await?.iter().map(numbers).collect()
 }
 
-pub(super) async fn exists(connection: &mut Connection, event_id: &str) -> Result<bool, Error> {
-    let sql = "SELECT number FROM notifications WHERE event_id = $1";
-    Ok(sqlx::query(sql).bind(event_id).fetch_optional(connection).await?.is_some())
+/// Those of the events that have a notification.
+pub(super) async fn known(connection: &mut Connection, event_ids: &[&str]) -> Result<HashSet<String>, Error> {
+    let sql = format!("SELECT event_id FROM notifications WHERE event_id IN ({})", list(1, event_ids.len()));
+    let query = query(sql, event_ids.len());
+    let query = event_ids.iter().fold(query, |query, event_id| query.bind((*event_id).to_owned()));
+    query.fetch_all(connection).await?.iter().map(|row| Ok(row.try_get("event_id")?)).collect()
 }
 
-pub(super) async fn insert(connection: &mut Connection, notification: &Notification) -> Result<(), Error> {
-    let sql = "INSERT INTO notifications (customer_id, number, order_id, kind, body, event_id, created_at_us) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)";
-    let Notification { number, draft, created_at, emailed_at: _ } = notification;
-    sqlx::query(sql)
-        .bind(draft.customer_id.as_str())
-        .bind(*number)
-        .bind(draft.order_id.as_str())
-        .bind(encode_kind(draft.kind))
-        .bind(draft.text.as_str())
-        .bind(draft.event_id.as_str())
-        .bind(created_at.0)
-        .execute(connection)
-        .await?;
+pub(super) async fn insert(
+    connection: &mut Connection,
+    notifications: impl Iterator<Item = &Notification> + Clone,
+) -> Result<(), Error> {
+    let count = notifications.clone().count();
+    if count == 0 {
+        return Ok(());
+    }
+    let sql = format!(
+        "INSERT INTO notifications (customer_id, number, order_id, kind, body, event_id, created_at_us) VALUES {}",
+        rows(count, 7)
+    );
+    let insert = notifications.fold(query(sql, count), |insert, notification| {
+        let Notification { number, draft, created_at, emailed_at: _ } = notification;
+        insert
+            .bind(draft.customer_id.as_str().to_owned())
+            .bind(*number)
+            .bind(draft.order_id.clone())
+            .bind(encode_kind(draft.kind))
+            .bind(draft.text.clone())
+            .bind(draft.event_id.clone())
+            .bind(created_at.0)
+    });
+    insert.execute(connection).await?;
     Ok(())
 }
 
@@ -43,7 +79,7 @@ pub(super) async fn lock(connection: &mut Connection, customer_id: &str) -> Resu
 }
 
 /// Oldest first; of one order, if it is named.
-pub(super) async fn list<'e>(
+pub(super) async fn page<'e>(
     executor: impl Executor<'e, Database = Db>,
     customer_id: &CustomerId,
     order_id: Option<&str>,

@@ -45,7 +45,7 @@ async fn conclude<S: Orders, P: Payments>(app: &App<S>, order: Order, payments: 
     };
     match charge {
         Charge::Answered(outcome) => {
-            let settled = app.ask(id, move |order, now| order.settle(outcome, now)).await;
+            let settled = app.ask(id, move |order, now| order.settle(outcome.clone(), now)).await;
             match settled {
                 Err(Error::Refused(refusal)) => {
                     error!(order_id = %id, reason = %refusal, "the reply about a payment does not fit its order");

@@ -138,7 +138,7 @@ impl<S: Orders> App<S> {
 
     /// Tries another card.
     pub(crate) async fn retry(&self, id: OrderId, token: PaymentToken) -> Result<Order, Error> {
-        let order = self.ask(id, |order, now| order.retry(token, now)).await?;
+        let order = self.ask(id, move |order, now| order.retry(token.clone(), now)).await?;
         if let Some((at, _)) = order.due() {
             self.alarm.set(at);
         }
@@ -152,7 +152,7 @@ impl<S: Orders> App<S> {
         id: OrderId,
         outcome: PaymentOutcome,
     ) -> Result<Changed, StoreError> {
-        self.change(Some(message_id), id, |order, now| order.settle(outcome, now)).await
+        self.change(Some(message_id), id, move |order, now| order.settle(outcome.clone(), now)).await
     }
 
     /// Changes an order that a caller asks for.
@@ -190,9 +190,9 @@ impl<S: Orders> App<S> {
 }
 
 /// What is decided about an order at a time.
-trait Decide: FnOnce(&mut Order, TimestampUs) -> Happening + Send + 'static {}
+trait Decide: Fn(&mut Order, TimestampUs) -> Happening + Send + Sync + 'static {}
 
-impl<F: FnOnce(&mut Order, TimestampUs) -> Happening + Send + 'static> Decide for F {}
+impl<F: Fn(&mut Order, TimestampUs) -> Happening + Send + Sync + 'static> Decide for F {}
 
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ pub(crate) trait Orders: Send + Sync + 'static {
         fingerprint: Fingerprint,
     ) -> impl Future<Output = Result<Placed, StoreError>> + Send;
 
-    /// Lets `decide` change an order and keeps the result, its events, its step and the mark that the message
+    /// Lets `decide` change an order, once more if it has to be done again, and keeps the result, its events, its step and the mark that the message
     /// `message_id` was handled, all in one transaction. A message that was handled before changes nothing. An order
     /// that ends as PAYMENT_UNAVAILABLE gives its idempotency key back.
     fn change<F>(
@@ -26,7 +26,7 @@ pub(crate) trait Orders: Send + Sync + 'static {
         decide: F,
     ) -> impl Future<Output = Result<Changed, StoreError>> + Send
     where
-        F: FnOnce(&mut Order) -> Happening + Send + 'static;
+        F: Fn(&mut Order) -> Happening + Send + Sync + 'static;
 
     /// One order.
     fn order(&self, id: OrderId) -> impl Future<Output = Result<Option<Order>, StoreError>> + Send;

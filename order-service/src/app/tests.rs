@@ -40,7 +40,7 @@ impl Orders for Memory {
 
     async fn change<F>(&self, _: Option<String>, id: OrderId, decide: F) -> Result<Changed, StoreError>
     where
-        F: FnOnce(&mut Order) -> Happening + Send + 'static,
+        F: Fn(&mut Order) -> Happening + Send + Sync + 'static,
     {
         let mut orders = self.orders.lock().unwrap();
         let Some(order) = orders.get_mut(&id) else { return Ok(Changed::Unknown) };

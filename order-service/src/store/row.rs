@@ -1,10 +1,13 @@
 //! The statements on the table `orders`.
 
-use service_kit::db::{Connection, Db, Error};
+use std::collections::HashMap;
+
+use service_kit::db::{Connection, Db, Error, list, query, rows};
 use sqlx::any::AnyRow;
 use sqlx::{Executor, Row as _};
 
 use super::codec::{self, StatusColumns};
+use super::place::Place;
 use crate::app::{Filter, Fingerprint};
 use crate::domain::{
     CurrencyCode, CustomerId, Email, IdempotencyKey, InvoiceNumber, Order, OrderId, PaymentToken, TimestampUs,
@@ -25,62 +28,94 @@ macro_rules! select_orders {
 /// Sorts after every order id.
 const AFTER_ALL_IDS: &str = "g";
 
+/// Keeps new orders but for those whose keys were used before, and says how many it kept.
 pub(super) async fn insert(
     connection: &mut Connection,
-    order: &Order,
-    key: &IdempotencyKey,
-    fingerprint: &Fingerprint,
-) -> Result<(), Error> {
+    places: impl ExactSizeIterator<Item = &Place>,
+) -> Result<usize, Error> {
     // Columns that a new order leaves empty keep their defaults.
-    let sql = "INSERT INTO orders (order_id, customer_id, lines, currency_code, payment_token, status, decline_reason, \
+    let sql = format!(
+        "INSERT INTO orders (order_id, customer_id, lines, currency_code, payment_token, status, decline_reason, \
          revision, created_at_us, updated_at_us, idempotency_key, fingerprint, customer_email, checkout_mode, \
-         payment_deadline_us, call_deadline_us, due_at_us) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)";
-    sqlx::query(sql)
-        .bind(order.id.to_string())
-        .bind(order.customer_id.as_str())
-        .bind(codec::encode_lines(&order.lines)?)
-        .bind(order.total().currency().as_str())
-        .bind(order.payment_token.as_str())
-        .bind(codec::encode_status((&order.status).into()))
-        .bind(order.decline_reason().unwrap_or_default())
-        .bind(order.revision)
-        .bind(order.created_at.0)
-        .bind(order.updated_at.0)
-        .bind(key.as_str())
-        .bind(fingerprint.0.as_str())
-        .bind(order.customer_email.as_ref().map_or("", Email::as_str))
-        .bind(codec::encode_mode(order.checkout_mode))
-        .bind(order.payment_deadline.map(|at| at.0))
-        .bind(order.call_deadline.map(|at| at.0))
-        .bind(order.due().map(|(at, _)| at.0))
-        .execute(connection)
-        .await?;
-    Ok(())
+         payment_deadline_us, call_deadline_us, due_at_us) VALUES {} ON CONFLICT (idempotency_key) DO NOTHING",
+        rows(places.len(), 17)
+    );
+    let mut insert = query(sql, places.len());
+    for Place { order, key, fingerprint, .. } in places {
+        insert = insert
+            .bind(order.id.to_string())
+            .bind(order.customer_id.as_str().to_owned())
+            .bind(codec::encode_lines(&order.lines)?)
+            .bind(order.total().currency().as_str().to_owned())
+            .bind(order.payment_token.as_str().to_owned())
+            .bind(codec::encode_status((&order.status).into()))
+            .bind(order.decline_reason().unwrap_or_default().to_owned())
+            .bind(order.revision)
+            .bind(order.created_at.0)
+            .bind(order.updated_at.0)
+            .bind(key.as_str().to_owned())
+            .bind(fingerprint.0.clone())
+            .bind(order.customer_email.as_ref().map_or("", Email::as_str).to_owned())
+            .bind(codec::encode_mode(order.checkout_mode))
+            .bind(order.payment_deadline.map(|at| at.0))
+            .bind(order.call_deadline.map(|at| at.0))
+            .bind(order.due().map(|(at, _)| at.0));
+    }
+    let inserted = insert.execute(connection).await?.rows_affected();
+    Ok(usize::try_from(inserted).unwrap_or(usize::MAX))
 }
 
-/// Keeps a changed order; false if it is no longer at `revision_before`.
-pub(super) async fn update(connection: &mut Connection, order: &Order, revision_before: i64) -> Result<bool, Error> {
-    let sql = "UPDATE orders SET status = $1, decline_reason = $2, revision = $3, updated_at_us = $4, \
-         payment_token = $5, payment_attempt = $6, cancel_reason = $7, refund_pending = $8, call_deadline_us = $9, \
-         due_at_us = $10, invoice_number = $11 WHERE order_id = $12 AND revision = $13";
-    let updated = sqlx::query(sql)
-        .bind(codec::encode_status((&order.status).into()))
-        .bind(order.decline_reason().unwrap_or_default())
-        .bind(order.revision)
-        .bind(order.updated_at.0)
-        .bind(order.payment_token.as_str())
-        .bind(i64::from(order.attempt))
-        .bind(codec::encode_cancel_reason(order.cancel_reason()))
-        .bind(i64::from(order.refund_pending()))
-        .bind(order.call_deadline.map(|at| at.0))
-        .bind(order.due().map(|(at, _)| at.0))
-        .bind(order.invoice_number.map(|number| number.0))
-        .bind(order.id.to_string())
-        .bind(revision_before)
-        .execute(connection)
-        .await?;
-    Ok(updated.rows_affected() == 1)
+/// Keeps changed orders, each if it is still at the revision that stands beside it.
+pub(super) async fn update<'a>(
+    connection: &mut Connection,
+    orders: impl ExactSizeIterator<Item = (&'a Order, i64)>,
+) -> Result<(), Error> {
+    const COLUMNS: usize = 13;
+    let count = orders.len();
+    if count == 0 {
+        return Ok(());
+    }
+    // A list of values has no columns to tell the types.
+    let types = [
+        "TEXT", "TEXT", "BIGINT", "BIGINT", "TEXT", "BIGINT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "BIGINT", "TEXT",
+        "BIGINT",
+    ];
+    let row = |row: usize| {
+        let value = |(at, of_type): (usize, &&str)| format!("CAST(${} AS {of_type})", row * COLUMNS + at + 1);
+        format!("({})", types.iter().enumerate().map(value).collect::<Vec<_>>().join(", "))
+    };
+    let sql = format!(
+        "UPDATE orders SET status = new.column1, decline_reason = new.column2, revision = new.column3, \
+         updated_at_us = new.column4, payment_token = new.column5, payment_attempt = new.column6, \
+         cancel_reason = new.column7, refund_pending = new.column8, call_deadline_us = new.column9, \
+         due_at_us = new.column10, invoice_number = new.column11 FROM (VALUES {}) AS new \
+         WHERE orders.order_id = new.column12 AND orders.revision = new.column13",
+        (0..count).map(row).collect::<Vec<_>>().join(", ")
+    );
+    let (mut update, mut ids) = (query(sql, count), Vec::with_capacity(count));
+    for (order, revision_before) in orders {
+        ids.push(order.id);
+        update = update
+            .bind(codec::encode_status((&order.status).into()))
+            .bind(order.decline_reason().unwrap_or_default().to_owned())
+            .bind(order.revision)
+            .bind(order.updated_at.0)
+            .bind(order.payment_token.as_str().to_owned())
+            .bind(i64::from(order.attempt))
+            .bind(codec::encode_cancel_reason(order.cancel_reason()))
+            .bind(i64::from(order.refund_pending()))
+            .bind(order.call_deadline.map(|at| at.0))
+            .bind(order.due().map(|(at, _)| at.0))
+            .bind(order.invoice_number.map(|number| number.0))
+            .bind(order.id.to_string())
+            .bind(revision_before);
+    }
+    let updated = update.execute(connection).await?.rows_affected();
+    if usize::try_from(updated) == Ok(count) {
+        return Ok(());
+    }
+    let ids: Vec<_> = ids.iter().map(|id| format!("`{id}`")).collect();
+    Err(Error::Race(format!("order {}", ids.join(" or "))))
 }
 
 /// Gives an order's idempotency key back, so that the same request makes a new order.
@@ -92,10 +127,19 @@ pub(super) async fn free_key(connection: &mut Connection, id: OrderId) -> Result
     Ok(())
 }
 
-/// The next number of an invoice. Numbers have no gaps, because an undone transaction undoes this as well.
-pub(super) async fn next_invoice(connection: &mut Connection) -> Result<InvoiceNumber, Error> {
-    let sql = "UPDATE counters SET value = value + 1 WHERE name = 'invoices' RETURNING value";
-    Ok(InvoiceNumber(sqlx::query_scalar(sql).fetch_one(connection).await?))
+/// The next numbers of invoices. Numbers have no gaps, because an undone transaction undoes this as well.
+pub(super) async fn next_invoices(
+    connection: &mut Connection,
+    count: usize,
+) -> Result<impl Iterator<Item = InvoiceNumber> + use<>, Error> {
+    let count = i64::try_from(count).unwrap_or(i64::MAX);
+    let last: i64 = if count == 0 {
+        0
+    } else {
+        let sql = "UPDATE counters SET value = value + $1 WHERE name = 'invoices' RETURNING value";
+        sqlx::query_scalar(sql).bind(count).fetch_one(connection).await?
+    };
+    Ok((last - count + 1..=last).map(InvoiceNumber))
 }
 
 /// The orders that fall due next, the earliest first.
@@ -117,6 +161,17 @@ pub(super) async fn by_id<'e>(executor: impl Executor<'e, Database = Db>, id: Or
     row.as_ref().map(decode).transpose()
 }
 
+pub(super) async fn by_ids(
+    connection: &mut Connection,
+    ids: impl ExactSizeIterator<Item = OrderId>,
+) -> Result<HashMap<OrderId, Order>, Error> {
+    let count = ids.len();
+    let sql = format!("{}order_id IN ({})", select_orders!(""), list(1, count));
+    let query = ids.fold(query(sql, count), |query, id| query.bind(id.to_string()));
+    let order = |row: &AnyRow| decode(row).map(|order| (order.id, order));
+    query.fetch_all(connection).await?.iter().map(order).collect()
+}
+
 pub(super) async fn by_key(
     connection: &mut Connection,
     key: &IdempotencyKey,
@@ -127,7 +182,7 @@ pub(super) async fn by_key(
 }
 
 /// Every combination of filters has its own statement, so that each finds its index.
-pub(super) async fn list<'e>(
+pub(super) async fn page<'e>(
     executor: impl Executor<'e, Database = Db>,
     filter: &Filter,
     before: Option<OrderId>,

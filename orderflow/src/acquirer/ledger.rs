@@ -2,7 +2,9 @@
 
 mod rows;
 
-use service_kit::db::{self, Connection, Database, KIT_VERSION_MAX, Migration};
+use std::collections::HashSet;
+
+use service_kit::db::{self, Bulk, Connection, Database, Item, JobFuture, KIT_VERSION_MAX, Migration};
 use uuid::Uuid;
 
 use super::wire::{
@@ -74,11 +76,22 @@ pub(super) struct Change {
 #[derive(Clone, Debug)]
 pub(super) struct Ledger {
     database: Database,
+    charging: Bulk<Asked, Recorded<ChargeReply>, Error>,
+}
+
+/// A charge that is asked for.
+#[derive(Debug)]
+struct Asked {
+    key: String,
+    request: ChargeRequest,
+    /// Why it is declined, if it is a new one.
+    decline: Option<&'static str>,
 }
 
 impl Ledger {
     pub(super) async fn open(url: &str) -> Result<Self, Error> {
-        Ok(Self { database: Database::open(url, &MIGRATIONS).await? })
+        let database = Database::open(url, &MIGRATIONS).await?;
+        Ok(Self { charging: database.bulk(charge), database })
     }
 
     /// Charges a card, or finds what became of the charge that was made under this key before. A new charge is
@@ -89,7 +102,7 @@ impl Ledger {
         request: ChargeRequest,
         decline: Option<&'static str>,
     ) -> Result<Recorded<ChargeReply>, Error> {
-        self.database.write(move |connection| Box::pin(charge(connection, key, request, decline))).await
+        self.charging.run(Asked { key, request, decline }).await
     }
 
     /// Captures, voids or refunds a charge, once for each key.
@@ -129,39 +142,68 @@ impl Ledger {
     }
 }
 
-async fn charge(
-    connection: &mut Connection,
-    key: String,
-    request: ChargeRequest,
-    decline: Option<&'static str>,
-) -> Result<Recorded<ChargeReply>, Error> {
-    if let Some(stored) = rows::by_key(&mut *connection, &key).await? {
-        return if stored.asked() == request {
-            Ok(Recorded { reply: stored.entry.charge, replayed: true })
-        } else {
-            Err(Error::KeyReused)
-        };
+fn charge<'c>(
+    connection: &'c mut Connection,
+    items: &'c [Item<Asked>],
+) -> JobFuture<'c, Result<Vec<Recorded<ChargeReply>>, Error>> {
+    Box::pin(async move {
+        let (mut recorded, mut rest) = (Vec::with_capacity(items.len()), items);
+        while !rest.is_empty() {
+            let mut seen = HashSet::new();
+            let different = rest.iter().take_while(|item| seen.insert(&item.value.key)).count();
+            let (first, later) = rest.split_at(different);
+            recorded.append(&mut charge_each(connection, first).await?);
+            rest = later;
+        }
+        Ok(recorded)
+    })
+}
+
+/// Charges under different keys.
+async fn charge_each(connection: &mut Connection, items: &[Item<Asked>]) -> Result<Vec<Recorded<ChargeReply>>, Error> {
+    let keys: Vec<_> = items.iter().map(|item| item.value.key.as_str()).collect();
+    let known = rows::by_keys(connection, &keys).await?;
+    let blocked = rows::blocked(connection, &keys).await?;
+    let (mut recorded, mut new) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
+    for Item { value: asked, .. } in items {
+        recorded.push(match known.get(&asked.key) {
+            Some(stored) if stored.asked() == asked.request => {
+                Recorded { reply: stored.entry.charge.clone(), replayed: true }
+            }
+            Some(_) => return Err(Error::KeyReused),
+            None => {
+                let reply = decide(asked, blocked.contains(&asked.key));
+                new.push((asked, reply.clone()));
+                Recorded { reply, replayed: false }
+            }
+        });
     }
-    let blocked = rows::is_blocked(connection, &key).await?;
-    let reason = if blocked { Some(CANCELLED) } else { decline };
+    if !new.is_empty() {
+        let numbers = rows::insert(connection, &new).await?;
+        rows::add_first_movements(connection, &new, &numbers).await?;
+    }
+    Ok(recorded)
+}
+
+/// What becomes of a new charge.
+fn decide(asked: &Asked, blocked: bool) -> ChargeReply {
+    let Asked { request, decline, .. } = asked;
+    let reason = if blocked { Some(CANCELLED) } else { *decline };
     let status = match reason {
         Some(_) => ChargeStatus::Declined,
         None if request.capture => ChargeStatus::Captured,
         None => ChargeStatus::Authorised,
     };
-    let reply = ChargeReply {
+    ChargeReply {
         id: format!("ch_{}", Uuid::now_v7().simple()),
         status,
         reason: reason.map(str::to_owned),
         amount_minor: request.amount_minor,
-        currency: request.currency,
-        reference: request.reference,
+        currency: request.currency.clone(),
+        reference: request.reference.clone(),
         refunded_minor: 0,
         refund_id: None,
-    };
-    let number = rows::insert(connection, &key, &request.card, request.capture, &reply).await?;
-    rows::add_movement(connection, number, status, reply.amount_minor, &reply.id, None).await?;
-    Ok(Recorded { reply, replayed: false })
+    }
 }
 
 async fn apply(connection: &mut Connection, change: Change) -> Result<Recorded<ChargeReply>, Error> {

@@ -4,7 +4,7 @@ mod machine;
 mod payment;
 mod values;
 
-pub(crate) use machine::{Step, Told, Turn};
+pub(crate) use machine::{Change, Step, Told, Turn};
 pub(crate) use payment::{
     Answer, Attempt, Cancel, CancelAnswer, Charge, ChargeKey, Payment, PaymentStatus, State, TimestampUs,
 };

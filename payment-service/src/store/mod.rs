@@ -1,14 +1,15 @@
 //! Payments in the database. What is persisted, and how, stands in this folder and in `migrations`.
 
+mod apply;
 mod attempts;
 mod event;
 mod row;
 
-use service_kit::db::{self, Database, Migration};
-use service_kit::{inbox, outbox};
+use service_kit::db::{self, Bulk, Database, Migration};
 
 use crate::app::{Payments, Position, StoreError};
 use crate::domain::{OrderId, Payment, PaymentStatus, Step, TimestampUs};
+use apply::Apply;
 
 /// The steps of the service's tables.
 pub(crate) const MIGRATIONS: &[Migration] = &[
@@ -26,11 +27,14 @@ const SERVICE: &str = "payment-service";
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     database: Database,
+    applying: Bulk<Apply, Option<Payment>>,
+    finding: Bulk<OrderId, Option<Payment>>,
 }
 
 impl Store {
     pub(crate) fn new(database: Database) -> Self {
-        Self { database }
+        let (applying, finding) = (database.bulk(apply::apply), database.bulk_reads(row::find));
+        Self { database, applying, finding }
     }
 }
 
@@ -41,30 +45,12 @@ impl Payments for Store {
         step: Step,
         now: TimestampUs,
     ) -> Result<Option<Payment>, StoreError> {
-        let applied = self.database.write(move |connection| {
-            Box::pin(async move {
-                let known = row::by_order(&mut *connection, step.order_id()).await?;
-                let (known, version) = known.map_or((None, 0), |known| (Some(known.payment), known.version));
-                let Some(change) = step.apply(known, now) else { return Ok(None) };
-                // A message that changed something before changes nothing again, whatever the payment looks like.
-                if let Some(message_id) = message_id
-                    && !inbox::first_time(connection, SERVICE, &message_id).await?
-                {
-                    return Ok(None);
-                }
-                row::put(connection, &change.payment, version).await?;
-                if let Some(told) = change.told {
-                    outbox::enqueue(connection, SERVICE, event::encode(&change.payment, told)).await?;
-                }
-                Ok::<_, db::Error>(Some(change.payment))
-            })
-        });
-        Ok(self.database.judged(applied).await?)
+        let apply = Apply { message_id, step, now };
+        Ok(self.database.judged(self.applying.run(apply)).await?)
     }
 
     async fn payment(&self, order_id: OrderId) -> Result<Option<Payment>, StoreError> {
-        let known = self.database.judged(row::by_order(self.database.reads(), order_id)).await?;
-        Ok(known.map(|known| known.payment))
+        Ok(self.database.judged(self.finding.run(order_id)).await?)
     }
 
     async fn list(
@@ -73,7 +59,7 @@ impl Payments for Store {
         before: Option<Position>,
         limit: u32,
     ) -> Result<Vec<Payment>, StoreError> {
-        Ok(self.database.judged(row::list(self.database.reads(), status, before, limit)).await?)
+        Ok(self.database.judged(row::page(self.database.reads(), status, before, limit)).await?)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The database: one writer whose commits are shared, and a small pool for reads.
 
+mod bulk;
 mod error;
 mod inspect;
 mod role;
@@ -15,6 +16,7 @@ use sqlx::{AnyConnection, Connection as _, Executor as _, Pool};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub use bulk::{Bulk, BulkWork, Item, list, query, rows};
 pub use error::{Error, Kind};
 pub use inspect::{COPY_BYTES_MAX, Inspection, inspect};
 pub use role::{Held, Role};
@@ -22,7 +24,7 @@ pub use schema::{KIT_VERSION_MAX, Migration};
 pub use writer::{BATCH_JOBS_MAX, QUEUE_JOBS_MAX};
 
 use crate::status::root;
-use writer::Writer;
+use writer::{Queue, start_reader, start_writer};
 
 /// The database driver of every service, named here and nowhere else.
 ///
@@ -46,7 +48,9 @@ pub const READ_WAIT_MS_MAX: u64 = 10_000;
 #[derive(Clone, Debug)]
 pub struct Database {
     reads: Pool<Db>,
-    writer: Writer,
+    writer: Queue,
+    commits: watch::Receiver<u64>,
+    reader: Queue,
     file: Option<PathBuf>,
     /// Why the database cannot be used any more, once that is so.
     unfit: Arc<watch::Sender<Option<String>>>,
@@ -70,14 +74,19 @@ impl Database {
         let mut connection = AnyConnection::connect_with(&options).await.map_err(fail)?;
         connection.execute(WRITER_PRAGMAS).await.map_err(fail)?;
         schema::migrate(&mut connection, migrations).await?;
+        let mut reading = AnyConnection::connect_with(&options).await.map_err(fail)?;
+        reading.execute(READER_PRAGMAS).await.map_err(fail)?;
         let reads = AnyPoolOptions::new()
             .max_connections(READ_CONNECTIONS_MAX)
+            // A file does not hang up.
+            .test_before_acquire(false)
             .acquire_timeout(Duration::from_millis(READ_WAIT_MS_MAX))
             .after_connect(|connection, _| Box::pin(async move { connection.execute(READER_PRAGMAS).await.map(drop) }))
             .connect_with(options)
             .await
             .map_err(fail)?;
-        Ok(Self { reads, writer: Writer::start(connection), file, unfit: Arc::new(watch::Sender::new(None)) })
+        let ((writer, commits), reader) = (start_writer(connection), start_reader(reading));
+        Ok(Self { reads, writer, commits, reader, file, unfit: Arc::new(watch::Sender::new(None)) })
     }
 
     /// Runs `job` in a transaction and answers when it is committed, which means: on disk.
@@ -98,7 +107,48 @@ impl Database {
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        self.writer.write(job).await
+        self.writer.run(job, false).await
+    }
+
+    /// As [`Self::write`], but whoever waits for commits does not hear of it.
+    pub(crate) async fn write_quietly<T, E, F>(&self, job: F) -> Result<T, E>
+    where
+        F: for<'c> FnOnce(&'c mut Connection) -> JobFuture<'c, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.writer.run(job, true).await
+    }
+
+    /// A read on a connection that always stands: for one that comes so often that the pool would cost more than it
+    /// does itself. It waits for those before it.
+    pub(crate) async fn read<T, E, F>(&self, job: F) -> Result<T, E>
+    where
+        F: for<'c> FnOnce(&'c mut Connection) -> JobFuture<'c, Result<T, E>> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.reader.run(job, false).await
+    }
+
+    /// Writes of one kind, which `work` does for all callers whose writes share a commit.
+    pub fn bulk<T, R, E>(&self, work: BulkWork<T, R, E>) -> Bulk<T, R, E>
+    where
+        T: Send + Sync + 'static,
+        R: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        Bulk::new(self.writer.clone(), work)
+    }
+
+    /// Reads of one kind, which `work` does for all callers that wait at the same time: for one that comes often.
+    pub fn bulk_reads<T, R, E>(&self, work: BulkWork<T, R, E>) -> Bulk<T, R, E>
+    where
+        T: Send + Sync + 'static,
+        R: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        Bulk::new(self.reader.clone(), work)
     }
 
     /// The pool for reads. Its connections refuse writes.
@@ -140,7 +190,7 @@ impl Database {
 
     /// Told after every commit: what changes are the commits since it was last looked at.
     pub(crate) fn commits(&self) -> watch::Receiver<u64> {
-        self.writer.commits()
+        self.commits.clone()
     }
 }
 

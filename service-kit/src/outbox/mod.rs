@@ -18,6 +18,9 @@ pub use relay::{BATCH_EVENTS_MAX, OnTaken, Relay, Taken};
 /// How large an event's payload may be, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
 
+/// How many events one statement writes at most.
+const INSERT_ROWS_MAX: usize = 128;
+
 /// An event that shall be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEvent {
@@ -45,11 +48,19 @@ pub enum Error {
     Broker(#[from] broker::Error),
 }
 
-/// Writes an event into the outbox, in the caller's transaction, and gives its id (`ce-id`).
+/// An event with its id and its attributes, ready for the outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    id: String,
+    event: NewEvent,
+    /// JSON.
+    attributes: String,
+}
+
+/// Gives an event its id (`ce-id`) and its attributes.
 ///
-/// `source` is who tells it (`ce-source`): the service's name. The event carries the caller's trace on. The relay hears
-/// of the commit by itself.
-pub async fn enqueue(connection: &mut Connection, source: &str, event: NewEvent) -> Result<String, db::Error> {
+/// `source` is who tells it (`ce-source`): the service's name. The event carries the trace of the current span on.
+pub fn prepare(source: &str, event: NewEvent) -> Result<Prepared, db::Error> {
     if event.payload.len() > PAYLOAD_BYTES_MAX {
         return Err(db::Error::TooLarge { what: "an event", bytes: event.payload.len() });
     }
@@ -60,16 +71,46 @@ pub async fn enqueue(connection: &mut Connection, source: &str, event: NewEvent)
         BTreeMap::from([(CE_ID, id.as_str()), (CE_TYPE, event.kind), (CE_SOURCE, source), (CE_TIME, &time)]);
     attributes.extend(trace.iter().map(|(name, value)| (name.as_str(), value.as_str())));
     let attributes = serde_json::to_string(&attributes).map_err(|error| sqlx::Error::Encode(error.into()))?;
-    let sql = "INSERT INTO outbox (id, event_id, topic, ordering_key, attributes, payload, created_at_ms) \
-         VALUES ((SELECT COALESCE(MAX(id), 0) + 1 FROM outbox), $1, $2, $3, $4, $5, $6)";
-    sqlx::query(sql)
-        .bind(&id)
-        .bind(event.topic)
-        .bind(event.ordering_key)
-        .bind(attributes)
-        .bind(event.payload)
-        .bind(now_ms())
-        .execute(connection)
-        .await?;
+    Ok(Prepared { id, event, attributes })
+}
+
+/// Writes an event into the outbox, in the caller's transaction, and gives its id. See [`prepare`].
+///
+/// The relay hears of the commit by itself.
+pub async fn enqueue(connection: &mut Connection, source: &str, event: NewEvent) -> Result<String, db::Error> {
+    let event = prepare(source, event)?;
+    let id = event.id.clone();
+    enqueue_all(connection, vec![event]).await?;
     Ok(id)
+}
+
+/// Writes events into the outbox in their order, in the caller's transaction.
+pub async fn enqueue_all(connection: &mut Connection, events: Vec<Prepared>) -> Result<(), db::Error> {
+    let mut events = events.into_iter();
+    loop {
+        let some: Vec<_> = events.by_ref().take(INSERT_ROWS_MAX).collect();
+        if some.is_empty() {
+            return Ok(());
+        }
+        insert(connection, some).await?;
+    }
+}
+
+async fn insert(connection: &mut Connection, events: Vec<Prepared>) -> Result<(), db::Error> {
+    const COLUMNS: usize = 5;
+    // The largest id is read once, before the first row is written.
+    let row = |at: usize| {
+        let values = db::list(at * COLUMNS + 2, COLUMNS);
+        format!("((SELECT COALESCE(MAX(id), 0) FROM outbox) + {}, {values}, $1)", at + 1)
+    };
+    let rows = (0..events.len()).map(row).collect::<Vec<_>>().join(", ");
+    let sql = format!(
+        "INSERT INTO outbox (id, event_id, topic, ordering_key, attributes, payload, created_at_ms) VALUES {rows}"
+    );
+    let mut insert = db::query(sql, events.len()).bind(now_ms());
+    for Prepared { id, event, attributes } in events {
+        insert = insert.bind(id).bind(event.topic).bind(event.ordering_key).bind(attributes).bind(event.payload);
+    }
+    insert.execute(connection).await?;
+    Ok(())
 }

@@ -10,6 +10,7 @@ use google_cloud_pubsub::client::{BasePublisher, Publisher};
 use google_cloud_pubsub::error::PublishError;
 use google_cloud_pubsub::model::Message;
 use google_cloud_pubsub::publisher::PublishFuture;
+use sqlx::Row as _;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -251,30 +252,15 @@ impl Relay {
     }
 
     async fn read(&self) -> Result<Vec<Row>, db::Error> {
-        let sql = "SELECT id, event_id, topic, ordering_key, attributes, payload FROM outbox \
-             WHERE id > $1 ORDER BY id LIMIT $2";
-        let rows = sqlx::query_as::<_, (i64, String, String, String, String, Vec<u8>)>(sql);
-        let rows = rows.bind(self.passed_id).bind(i64::from(BATCH_EVENTS_MAX)).fetch_all(self.database.reads()).await?;
-        let row = |(id, event_id, topic, ordering_key, attributes, payload): (_, _, _, _, String, Vec<u8>)| {
-            let attributes = serde_json::from_str(&attributes).map_err(|error| sqlx::Error::Decode(error.into()))?;
-            Ok(Row { at: Place { id, event_id, topic, ordering_key }, attributes, payload: Bytes::from(payload) })
-        };
-        rows.into_iter().map(row).collect()
+        let passed_id = self.passed_id;
+        self.database.read(move |connection| Box::pin(read(connection, passed_id))).await
     }
 
     async fn delete(&self, taken: Vec<(i64, Taken)>) -> Result<(), db::Error> {
         let on_taken = self.on_taken;
-        let delete = self.database.write(move |connection| {
+        let delete = self.database.write_quietly(move |connection| {
             Box::pin(async move {
-                let mut deleted = Vec::with_capacity(taken.len());
-                for (id, event) in taken {
-                    // Ids start again when the outbox is empty, so the event has to be the same one as well.
-                    let sql = "DELETE FROM outbox WHERE id = $1 AND event_id = $2";
-                    let rows = sqlx::query(sql).bind(id).bind(&event.event_id).execute(&mut *connection).await?;
-                    if rows.rows_affected() == 1 {
-                        deleted.push(event);
-                    }
-                }
+                let deleted = delete(connection, taken, on_taken.is_some()).await?;
                 match on_taken {
                     Some(hook) => hook(connection, &deleted).await,
                     None => Ok(()),
@@ -283,6 +269,43 @@ impl Relay {
         });
         delete.await
     }
+}
+
+async fn read(connection: &mut Connection, passed_id: i64) -> Result<Vec<Row>, db::Error> {
+    let sql = "SELECT id, event_id, topic, ordering_key, attributes, payload FROM outbox \
+         WHERE id > $1 ORDER BY id LIMIT $2";
+    let rows = sqlx::query_as::<_, (i64, String, String, String, String, Vec<u8>)>(sql);
+    let rows = rows.bind(passed_id).bind(i64::from(BATCH_EVENTS_MAX)).fetch_all(connection).await?;
+    let row = |(id, event_id, topic, ordering_key, attributes, payload): (_, _, _, _, String, Vec<u8>)| {
+        let attributes = serde_json::from_str(&attributes).map_err(|error| sqlx::Error::Decode(error.into()))?;
+        Ok(Row { at: Place { id, event_id, topic, ordering_key }, attributes, payload: Bytes::from(payload) })
+    };
+    rows.into_iter().map(row).collect()
+}
+
+/// Deletes events and, if that is asked for, gives those that were still there.
+async fn delete(
+    connection: &mut Connection,
+    taken: Vec<(i64, Taken)>,
+    gives_deleted: bool,
+) -> Result<Vec<Taken>, db::Error> {
+    if taken.is_empty() {
+        return Ok(Vec::new());
+    }
+    // Ids start again when the outbox is empty, so the event has to be one of these as well.
+    let (ids, event_ids) = (db::list(1, taken.len()), db::list(taken.len() + 1, taken.len()));
+    let returning = if gives_deleted { " RETURNING event_id" } else { "" };
+    let sql = format!("DELETE FROM outbox WHERE id IN ({ids}) AND event_id IN ({event_ids}){returning}");
+    let query = db::query(sql, taken.len());
+    let query = taken.iter().fold(query, |query, (id, _)| query.bind(*id));
+    let query = taken.iter().fold(query, |query, (_, event)| query.bind(event.event_id.clone()));
+    if !gives_deleted {
+        query.execute(connection).await?;
+        return Ok(Vec::new());
+    }
+    let deleted = query.fetch_all(connection).await?;
+    let deleted = deleted.iter().map(|row| row.try_get::<String, _>(0)).collect::<Result<HashSet<_>, _>>()?;
+    Ok(taken.into_iter().map(|(_, event)| event).filter(|event| deleted.contains(&event.event_id)).collect())
 }
 
 struct Row {

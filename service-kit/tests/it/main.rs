@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+mod bulk;
 mod consumer;
 mod database;
 mod fake;

@@ -1,11 +1,13 @@
 //! The statements of the ledger.
 
+use std::collections::{HashMap, HashSet};
+
 use service_kit::clock::now_ms;
-use service_kit::db::{Connection, Db};
+use service_kit::db::{Connection, Db, list, query};
 use sqlx::any::AnyRow;
 use sqlx::{Executor, Row as _};
 
-use super::Error;
+use super::{Asked, Error};
 use crate::acquirer::wire::{ChargeReply, ChargeRequest, ChargeStatus, LedgerEntry, Movement};
 
 /// A charge and what only the ledger needs to know of it.
@@ -38,6 +40,13 @@ impl Stored {
 pub(super) async fn by_key<'e>(executor: impl Executor<'e, Database = Db>, key: &str) -> Result<Option<Stored>, Error> {
     let query = sqlx::query("SELECT * FROM charges WHERE idempotency_key = $1").bind(key.to_owned());
     query.fetch_optional(executor).await?.as_ref().map(stored).transpose()
+}
+
+pub(super) async fn by_keys(connection: &mut Connection, keys: &[&str]) -> Result<HashMap<String, Stored>, Error> {
+    let sql = format!("SELECT * FROM charges WHERE idempotency_key IN ({})", list(1, keys.len()));
+    let query = keys.iter().fold(query(sql, keys.len()), |query, key| query.bind(*key));
+    let keyed = |row: &AnyRow| stored(row).map(|stored| (stored.entry.idempotency_key.clone(), stored));
+    query.fetch_all(connection).await?.iter().map(keyed).collect()
 }
 
 pub(super) async fn by_id<'e>(executor: impl Executor<'e, Database = Db>, id: &str) -> Result<Option<Stored>, Error> {
@@ -78,30 +87,60 @@ pub(super) async fn add_movements<'e>(
     Ok(())
 }
 
-/// Writes a new charge down and gives its number.
-pub(super) async fn insert(
+/// Writes new charges down and gives their numbers.
+pub(super) async fn insert(connection: &mut Connection, new: &[(&Asked, ChargeReply)]) -> Result<Vec<i64>, Error> {
+    const COLUMNS: usize = 9;
+    // The largest number is read once, before the first row is written.
+    let row = |at: usize| {
+        let values = list(at * COLUMNS + 1, COLUMNS);
+        format!("((SELECT COALESCE(MAX(number), 0) FROM charges) + {}, {values})", at + 1)
+    };
+    let sql = format!(
+        "INSERT INTO charges (number, idempotency_key, id, status, reason, amount_minor, currency, card, reference, \
+         captures) VALUES {} RETURNING id, number",
+        (0..new.len()).map(row).collect::<Vec<_>>().join(", ")
+    );
+    let mut insert = query(sql, new.len());
+    for (asked, charge) in new {
+        insert = insert
+            .bind(asked.key.as_str())
+            .bind(&charge.id)
+            .bind(status_name(charge.status))
+            .bind(&charge.reason)
+            .bind(charge.amount_minor)
+            .bind(&charge.currency)
+            .bind(asked.request.card.as_str())
+            .bind(&charge.reference)
+            .bind(i64::from(asked.request.capture));
+    }
+    let inserted = insert.fetch_all(connection).await?;
+    let numbers = inserted.iter().map(|row| Ok((row.try_get("id")?, row.try_get("number")?)));
+    let numbers: HashMap<String, i64> = numbers.collect::<Result<_, sqlx::Error>>()?;
+    let number = |(_, charge): &(&Asked, ChargeReply)| numbers.get(&charge.id).copied().ok_or(sqlx::Error::RowNotFound);
+    Ok(new.iter().map(number).collect::<Result<_, _>>()?)
+}
+
+/// Writes down what new charges began with.
+pub(super) async fn add_first_movements(
     connection: &mut Connection,
-    key: &str,
-    card: &str,
-    captures: bool,
-    charge: &ChargeReply,
-) -> Result<i64, Error> {
-    let sql = "INSERT INTO charges \
-         (number, idempotency_key, id, status, reason, amount_minor, currency, card, reference, captures) \
-         SELECT COALESCE(MAX(number), 0) + 1, $1, $2, $3, $4, $5, $6, $7, $8, $9 FROM charges RETURNING number";
-    let row = sqlx::query(sql)
-        .bind(key)
-        .bind(&charge.id)
-        .bind(status_name(charge.status))
-        .bind(&charge.reason)
-        .bind(charge.amount_minor)
-        .bind(&charge.currency)
-        .bind(card)
-        .bind(&charge.reference)
-        .bind(i64::from(captures))
-        .fetch_one(connection)
-        .await?;
-    Ok(row.try_get("number")?)
+    new: &[(&Asked, ChargeReply)],
+    numbers: &[i64],
+) -> Result<(), Error> {
+    const COLUMNS: usize = 4;
+    let row = |at: usize| {
+        let values = list(at * COLUMNS + 2, COLUMNS);
+        format!("((SELECT COALESCE(MAX(number), 0) FROM movements) + {}, {values}, $1)", at + 1)
+    };
+    let sql = format!(
+        "INSERT INTO movements (number, charge_number, kind, amount_minor, id, created_at_ms) VALUES {}",
+        (0..new.len()).map(row).collect::<Vec<_>>().join(", ")
+    );
+    let mut insert = query(sql, new.len()).bind(now_ms());
+    for ((_, charge), number) in new.iter().zip(numbers) {
+        insert = insert.bind(*number).bind(status_name(charge.status)).bind(charge.amount_minor).bind(&charge.id);
+    }
+    insert.execute(connection).await?;
+    Ok(())
 }
 
 pub(super) async fn update(connection: &mut Connection, number: i64, charge: &ChargeReply) -> Result<(), Error> {
@@ -156,9 +195,11 @@ pub(super) async fn block(connection: &mut Connection, key: &str) -> Result<bool
     Ok(sqlx::query(sql).bind(key).bind(now_ms()).execute(connection).await?.rows_affected() == 1)
 }
 
-pub(super) async fn is_blocked(connection: &mut Connection, key: &str) -> Result<bool, Error> {
-    let query = sqlx::query("SELECT created_at_ms FROM blocked_keys WHERE idempotency_key = $1").bind(key);
-    Ok(query.fetch_optional(connection).await?.is_some())
+/// Those of the keys that are blocked.
+pub(super) async fn blocked(connection: &mut Connection, keys: &[&str]) -> Result<HashSet<String>, Error> {
+    let sql = format!("SELECT idempotency_key FROM blocked_keys WHERE idempotency_key IN ({})", list(1, keys.len()));
+    let query = keys.iter().fold(query(sql, keys.len()), |query, key| query.bind(*key));
+    query.fetch_all(connection).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 pub(super) fn status_name(status: ChargeStatus) -> &'static str {

@@ -1,0 +1,174 @@
+//! Work of one kind that comes from many at the same time, done with few statements for all of them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use tracing::Span;
+
+use super::writer::{Entry, Job, Kind, Queue, Work};
+use super::{Connection, Error, JobFuture};
+
+/// How many rows a statement has at most that is kept prepared: there is one statement for each number of rows.
+const PREPARED_ROWS_MAX: usize = 8;
+
+/// Does what several callers ask for, all of it or nothing, and gives an answer to each, in their order.
+///
+/// After an error everything is undone and done again one by one, so that what fails fails alone. It is called with
+/// the same items again then, and so has no effects but those in the database.
+pub type BulkWork<T, R, E> = for<'c> fn(&'c mut Connection, &'c [Item<T>]) -> JobFuture<'c, Result<Vec<R>, E>>;
+
+/// What one caller asks for.
+#[derive(Debug)]
+pub struct Item<T> {
+    /// What it is.
+    pub value: T,
+    /// Who asks: what is left in the outbox for it belongs to this span's trace.
+    pub span: Span,
+}
+
+/// Takes work of one kind; writes that share a commit share their statements as well. Clones share the kind.
+pub struct Bulk<T, R, E = Error> {
+    queue: Queue,
+    kind: Arc<OneKind<T, R, E>>,
+}
+
+impl<T, R, E> Bulk<T, R, E>
+where
+    T: Send + Sync + 'static,
+    R: Send + 'static,
+    E: From<Error> + Send + 'static,
+{
+    pub(super) fn new(queue: Queue, work: BulkWork<T, R, E>) -> Self {
+        Self { queue, kind: Arc::new(OneKind { work }) }
+    }
+
+    /// As [`super::Database::write`]: answers when it is committed, and is done also when the caller goes away. A read
+    /// answers when it is done.
+    pub async fn run(&self, value: T) -> Result<R, E> {
+        let (answer, answered) = oneshot::channel();
+        let asked: Asked<T, R, E> = Asked { item: Item { value, span: Span::current() }, answer };
+        let kind: Arc<OneKind<T, R, E>> = Arc::clone(&self.kind);
+        self.queue.hand_over(Job::OfKind(kind, Box::new(asked)), answered).await
+    }
+}
+
+impl<T, R, E> Clone for Bulk<T, R, E> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone(), kind: Arc::clone(&self.kind) }
+    }
+}
+
+impl<T, R, E> fmt::Debug for Bulk<T, R, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bulk").finish_non_exhaustive()
+    }
+}
+
+/// The placeholders of several rows: `($1, $2), ($3, $4)`.
+pub fn rows(count: usize, columns: usize) -> String {
+    let rows = (0..count).map(|row| format!("({})", list(row * columns + 1, columns)));
+    rows.collect::<Vec<_>>().join(", ")
+}
+
+/// The placeholders of a list: `$3, $4, $5`, counted from `first`.
+pub fn list(first: usize, count: usize) -> String {
+    let placeholders = (first..first + count).map(|at| format!("${at}"));
+    placeholders.collect::<Vec<_>>().join(", ")
+}
+
+/// A query that was put together from constants, [`rows`] and [`list`], for `count` rows.
+pub fn query<'q>(sql: String, count: usize) -> sqlx::query::Query<'q, super::Db, sqlx::any::AnyArguments> {
+    sqlx::query(sqlx::AssertSqlSafe(sql)).persistent(count <= PREPARED_ROWS_MAX)
+}
+
+struct OneKind<T, R, E> {
+    work: BulkWork<T, R, E>,
+}
+
+struct Asked<T, R, E> {
+    item: Item<T>,
+    answer: oneshot::Sender<Result<R, E>>,
+}
+
+impl<T, R, E> Kind for OneKind<T, R, E>
+where
+    T: Send + Sync + 'static,
+    R: Send + 'static,
+    E: From<Error> + Send + 'static,
+{
+    fn together(&self, entries: Vec<Entry>) -> Box<dyn Work> {
+        // Everything that comes with this kind was made by its `Bulk`.
+        let asked = entries.into_iter().filter_map(|entry| entry.downcast::<Asked<T, R, E>>().ok());
+        let (items, answers) = asked.map(|asked| (asked.item, asked.answer)).unzip();
+        Box::new(Group { work: self.work, items, answers, result: None })
+    }
+}
+
+struct Group<T, R, E> {
+    work: BulkWork<T, R, E>,
+    items: Vec<Item<T>>,
+    answers: Vec<oneshot::Sender<Result<R, E>>>,
+    result: Option<Result<Vec<R>, E>>,
+}
+
+impl<T, R, E> Work for Group<T, R, E>
+where
+    T: Send + Sync + 'static,
+    R: Send + 'static,
+    E: From<Error> + Send + 'static,
+{
+    fn run<'c>(&'c mut self, connection: &'c mut Connection) -> JobFuture<'c, bool> {
+        Box::pin(async move {
+            let result = (self.work)(connection, &self.items).await;
+            if let Ok(values) = &result {
+                assert_eq!(values.len(), self.items.len(), "each item has an answer");
+            }
+            self.result.insert(result).is_ok()
+        })
+    }
+
+    fn parts(self: Box<Self>) -> Vec<Box<dyn Work>> {
+        if self.items.len() == 1 {
+            return vec![self];
+        }
+        let work = self.work;
+        let part = |(item, answer)| {
+            let part: Box<dyn Work> = Box::new(Self { work, items: vec![item], answers: vec![answer], result: None });
+            part
+        };
+        self.items.into_iter().zip(self.answers).map(part).collect()
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), &str>) {
+        // The callers may be gone; their writes are done all the same.
+        match (self.result, committed) {
+            (Some(Ok(values)), Ok(())) => {
+                values.into_iter().zip(self.answers).for_each(|(value, answer)| drop(answer.send(Ok(value))));
+            }
+            (Some(Ok(_)), Err(cause)) => {
+                let failed = || Error::Commit { cause: cause.to_owned() };
+                self.answers.into_iter().for_each(|answer| drop(answer.send(Err(failed().into()))));
+            }
+            // Only one alone is answered with its error.
+            (Some(Err(error)), _) => {
+                if let Some(answer) = self.answers.into_iter().next() {
+                    drop(answer.send(Err(error)));
+                }
+            }
+            (None, _) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_count_on_from_row_to_row() {
+        assert_eq!(rows(2, 3), "($1, $2, $3), ($4, $5, $6)");
+        assert_eq!(rows(1, 1), "($1)");
+        assert_eq!(list(3, 2), "$3, $4");
+    }
+}
