@@ -7,12 +7,14 @@ use serde_json::Value;
 
 use crate::harness::program;
 
-/// The seed of these runs. Their schedule is always the same.
-const RUN: [&str; 9] = ["chaos", "--seed", "156", "--duration", "8s", "--rate", "30", "--output", "json"];
+/// The seeds of these runs. A schedule is always the same, and what it meets in the processes is not: on a slow day a
+/// kill may fall between two messages instead of into one, so that a fault gets more than one chance to show.
+const SEEDS: [&str; 3] = ["156", "157", "158"];
 
-async fn run(sabotage: Option<Fault>) -> (Output, Value) {
+async fn run(seed: &str, sabotage: Option<Fault>) -> (Output, Value) {
     let mut command = program();
-    command.args(RUN).env_remove("SABOTAGE").env_remove("FAIL_POINTS");
+    command.args(["chaos", "--seed", seed, "--duration", "8s", "--rate", "30", "--output", "json"]);
+    command.env_remove("SABOTAGE").env_remove("FAIL_POINTS");
     if let Some(fault) = sabotage {
         command.env("SABOTAGE", fault.name());
     }
@@ -23,20 +25,29 @@ async fn run(sabotage: Option<Fault>) -> (Output, Value) {
 
 /// A sabotaged build must be caught, and for a reason that has to do with what it breaks.
 async fn is_caught(fault: Fault, reasons: &[&str]) {
-    let (output, account) = run(Some(fault)).await;
-    assert!(!output.status.success(), "{} is not noticed: {account:#}", fault.name());
+    for seed in SEEDS {
+        let (output, account) = run(seed, Some(fault)).await;
+        if !output.status.success() {
+            return is_fitting(fault, seed, reasons, &account);
+        }
+    }
+    panic!("{} is not noticed", fault.name());
+}
+
+fn is_fitting(fault: Fault, seed: &str, reasons: &[&str], account: &Value) {
     let wrong: Vec<&str> = account["wrong"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     let is_reason = |wrong: &&str| reasons.iter().any(|reason| wrong.contains(reason));
     assert!(wrong.iter().any(is_reason), "{}: {wrong:#?}", fault.name());
     // A bad verdict leaves everything where it is, for whoever wants to find out.
     let folder = account["folder"].as_str().unwrap();
-    assert!(std::fs::exists(folder).unwrap() && account["command"].as_str().unwrap().contains("--seed 156"));
+    let again = format!("--seed {seed}");
+    assert!(std::fs::exists(folder).unwrap() && account["command"].as_str().unwrap().contains(&again));
     std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[tokio::test]
 async fn a_sound_build_keeps_its_promises_through_chaos() {
-    let (output, account) = run(None).await;
+    let (output, account) = run(SEEDS[0], None).await;
     assert!(output.status.success(), "{account:#}");
     assert_eq!((&account["wrong"], &account["folder"]), (&Value::Array(Vec::new()), &Value::Null));
     let count = |name: &str| account[name].as_u64().unwrap();
