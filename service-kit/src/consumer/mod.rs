@@ -151,9 +151,11 @@ impl<H: Handler> Consumer<H> {
     }
 }
 
-async fn consume<H: Handler>(mut source: Source, mut hand: Hand<H>, token: CancellationToken) -> Result<(), Error> {
+async fn consume<H: Handler>(source: Source, mut hand: Hand<H>, token: CancellationToken) -> Result<(), Error> {
     let mut sweep = tokio::time::interval(Duration::from_millis(SWEEP_MS));
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // One wait goes on while other things happen: given up, it would open its stream anew each time.
+    let mut next = Box::pin(source.next());
     loop {
         hand.start();
         tokio::select! {
@@ -162,7 +164,8 @@ async fn consume<H: Handler>(mut source: Source, mut hand: Hand<H>, token: Cance
             Some(finished) = hand.tasks.join_next() => hand.settle(finished),
             // Also while messages come without a pause: what is waited for may have gone to another consumer.
             _ = sweep.tick() => hand.lanes.expire(Instant::now()),
-            message = source.next(), if hand.lanes.in_hand() < IN_HAND_MAX => {
+            (source, message) = &mut next, if hand.lanes.in_hand() < IN_HAND_MAX => {
+                next.set(source.next());
                 if let Some((message, lease)) = message? {
                     hand.take(message, lease);
                 }
@@ -170,7 +173,8 @@ async fn consume<H: Handler>(mut source: Source, mut hand: Hand<H>, token: Cance
         }
     }
     hand.finish().await;
-    source.cut();
+    // Cuts the connection: what was not acked is given back by the broker.
+    drop(next);
     Ok(())
 }
 

@@ -61,28 +61,28 @@ impl Source {
         &self.subscription
     }
 
-    /// The next message with its lease, or `None` after a while without one. It can be dropped and called again.
-    pub(super) async fn next(&mut self) -> Result<Option<(Message, Lease)>, Error> {
+    /// The next message with its lease, or `None` after a while without one; and the source.
+    ///
+    /// Given up and called again, it loses nothing; but a stream that is just being opened is opened anew.
+    pub(super) async fn next(mut self) -> (Self, Result<Option<(Message, Lease)>, Error>) {
         let wait = Duration::from_millis(RECONNECT_MS);
-        match tokio::time::timeout(wait, self.stream.next()).await {
+        let next = match tokio::time::timeout(wait, self.stream.next()).await {
             Ok(Some(Ok(delivery))) => Ok(Some(delivery)),
-            Ok(Some(Err(error))) => {
-                self.judge(error)?;
-                self.start_over();
-                tokio::time::sleep(wait).await;
-                Ok(None)
-            }
+            Ok(Some(Err(error))) => match self.judge(error) {
+                Ok(()) => {
+                    self.start_over();
+                    tokio::time::sleep(wait).await;
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            },
             Ok(None) => {
                 self.start_over();
                 Ok(None)
             }
             Err(_) => Ok(None),
-        }
-    }
-
-    /// Cuts the connection. What was not acked is given back by the broker.
-    pub(super) fn cut(self) {
-        drop(self);
+        };
+        (self, next)
     }
 
     fn start_over(&mut self) {

@@ -66,7 +66,13 @@ struct Running {
 impl Running {
     async fn stop(self) {
         self.token.cancel();
-        self.task.await.unwrap().unwrap();
+        self.ended().await.unwrap();
+    }
+
+    /// Waits until it ends by itself, and fails the test when it does not within the deadline.
+    async fn ended(self) -> Result<(), Error> {
+        let ended = tokio::time::timeout(Duration::from_millis(crate::DEADLINE_MS), self.task).await;
+        ended.expect("the consumer did not end in time").unwrap()
     }
 }
 
@@ -202,21 +208,23 @@ async fn a_message_that_fails_comes_back_before_what_follows_it() {
 async fn a_missing_subscription_ends_the_consumer() {
     let fake = Fake::start();
     let running = consume(&fake, Recorder::new(|_| Outcome::Done)).await;
-    let error = running.task.await.unwrap().unwrap_err();
+    let error = running.ended().await.unwrap_err();
     assert!(matches!(&error, Error::SubscriptionMissing { subscription } if subscription.ends_with(SUBSCRIPTION)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_ends_the_consumer_and_a_broken_stream_does_not() {
     let fake = fake();
-    fake.state().break_stream_once = Some(Code::Unknown);
+    fake.state().break_streams = Some(Code::Unknown);
     let running = consume(&fake, Recorder::new(|_| Outcome::Done)).await;
+    crate::until("a stream was broken", async || fake.state().streams_opened > 0).await;
+    fake.state().break_streams = None;
     put(&fake, "a", "1", "1");
     drained(&fake).await;
     running.stop().await;
-    fake.state().break_stream_once = Some(Code::PermissionDenied);
+    fake.state().break_streams = Some(Code::PermissionDenied);
     let running = consume(&fake, Recorder::new(|_| Outcome::Done)).await;
-    let error = running.task.await.unwrap().unwrap_err();
+    let error = running.ended().await.unwrap_err();
     assert!(matches!(&error, Error::Refused { cause, .. } if cause.contains("broken on purpose")), "{error:?}");
 }
 

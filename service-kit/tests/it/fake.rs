@@ -71,8 +71,9 @@ pub(crate) struct State {
     pub(crate) refused_keys: HashSet<String>,
     /// Publications take their place and get no answer: the connection dies first.
     pub(crate) lose_replies: bool,
-    /// The next stream is opened, and then ends with this.
-    pub(crate) break_stream_once: Option<Code>,
+    /// Every stream is opened, and then ends with this. A client may not see it of the first: the end of the connection
+    /// can overtake the status.
+    pub(crate) break_streams: Option<Code>,
     /// More messages are out than the client has asked for.
     pub(crate) ignore_credit: bool,
     pub(crate) subscriptions: HashMap<String, Vec<Entry>>,
@@ -185,7 +186,7 @@ impl State {
         self.subscriptions.values().flatten().all(|entry| entry.lease.is_none())
     }
 
-    /// Leases the next messages to a stream, each key's in order.
+    /// Leases the next messages to a stream, each key's in order, and no key to two streams.
     fn lease(&mut self, subscription: &str, stream: u64, most: i64) -> Result<Vec<ReceivedMessage>, Status> {
         let Self { subscriptions, ids, .. } = self;
         let missing = || Status::not_found(format!("`{subscription}` does not exist"));
@@ -193,7 +194,13 @@ impl State {
         let out =
             entries.iter().filter(|entry| entry.lease.as_ref().is_some_and(|lease| lease.stream == stream)).count();
         let credit = usize::try_from(most).unwrap().saturating_sub(out);
-        let free = entries.iter_mut().filter(|entry| entry.lease.is_none()).take(credit);
+        let others = entries.iter().filter(|entry| entry.lease.as_ref().is_some_and(|lease| lease.stream != stream));
+        let busy: HashSet<_> = others.map(|entry| entry.message.ordering_key.clone()).collect();
+        let is_free = |entry: &&mut Entry| {
+            let key = &entry.message.ordering_key;
+            entry.lease.is_none() && (key.is_empty() || !busy.contains(key))
+        };
+        let free = entries.iter_mut().filter(is_free).take(credit);
         let received = free.map(|entry| {
             *ids += 1;
             let ack_id = format!("lease-{ids}");
@@ -269,7 +276,7 @@ impl Service {
         let (stream, broken) = {
             let mut state = shared.state.lock().unwrap();
             state.streams_opened += 1;
-            (state.streams_opened, state.break_stream_once.take())
+            (state.streams_opened, state.break_streams)
         };
         if let Some(code) = broken {
             drop(out.send(Err(Status::new(code, "broken on purpose"))).await);
