@@ -1,5 +1,6 @@
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -48,9 +49,23 @@ impl<D: Disk> Reader<D> {
     /// # Errors
     /// [`Error::Corrupt`] when stored bytes are damaged, [`Error::Poisoned`] after a failed write.
     pub fn scan(&self, stream: u32, from: u64, entries_max: usize, bytes_max: u64) -> Result<Vec<Found>, Error> {
+        self.scan_range(stream, from..=u64::MAX, entries_max, bytes_max)
+    }
+
+    /// Like [`scan`](Self::scan), but nothing is read that covers no number of the range.
+    ///
+    /// # Errors
+    /// As [`scan`](Self::scan).
+    pub fn scan_range(
+        &self,
+        stream: u32,
+        numbers: RangeInclusive<u64>,
+        entries_max: usize,
+        bytes_max: u64,
+    ) -> Result<Vec<Found>, Error> {
         loop {
             self.shared.check()?;
-            let mut scan = Scan::new(&self.shared, stream, from, entries_max, bytes_max);
+            let mut scan = Scan::new(&self.shared, stream, numbers.clone(), entries_max, bytes_max);
             match scan.run() {
                 // A segment was removed after we had seen it; what was alive in it has another copy.
                 Err(error) if error.is_not_found() && scan.lost_a_segment() => {}
@@ -117,6 +132,7 @@ struct Scan<'s, D: Disk> {
     shared: &'s Shared<D>,
     stream: u32,
     from: u64,
+    last: u64,
     entries_max: usize,
     bytes_max: u64,
     /// The segments with something to say, newest first.
@@ -127,8 +143,15 @@ struct Scan<'s, D: Disk> {
 type Pick = (usize, IndexEntry);
 
 impl<'s, D: Disk> Scan<'s, D> {
-    fn new(shared: &'s Shared<D>, stream: u32, from: u64, entries_max: usize, bytes_max: u64) -> Self {
-        let mut scan = Self { shared, stream, from, entries_max, bytes_max, cursors: Vec::new() };
+    fn new(
+        shared: &'s Shared<D>,
+        stream: u32,
+        numbers: RangeInclusive<u64>,
+        entries_max: usize,
+        bytes_max: u64,
+    ) -> Self {
+        let (from, last) = numbers.into_inner();
+        let mut scan = Self { shared, stream, from, last, entries_max, bytes_max, cursors: Vec::new() };
         scan.cursors = scan.snapshot(&shared.map());
         scan
     }
@@ -140,7 +163,7 @@ impl<'s, D: Disk> Scan<'s, D> {
         let enough = |entry: &IndexEntry| {
             let before = bytes;
             bytes += u64::from(entry.payload_bytes);
-            before <= self.bytes_max
+            before <= self.bytes_max && entry.first <= self.last
         };
         let active: VecDeque<_> =
             map.active.index.from(self.stream, self.from).take(self.entries_max).take_while(enough).collect();
@@ -178,7 +201,7 @@ impl<'s, D: Disk> Scan<'s, D> {
         while picks.len() < self.entries_max {
             let Some((cursor, entry)) = self.nearest(next)? else { break };
             bytes += u64::from(entry.payload_bytes);
-            if !picks.is_empty() && bytes > self.bytes_max {
+            if entry.first > self.last || (!picks.is_empty() && bytes > self.bytes_max) {
                 break;
             }
             picks.push((cursor, entry));

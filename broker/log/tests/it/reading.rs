@@ -40,6 +40,31 @@ fn a_scan_respects_its_limits_and_always_answers_one_entry() {
 }
 
 #[test]
+fn what_lies_beyond_a_range_is_neither_answered_nor_read() {
+    let disk = SimDisk::default();
+    let mut journal = open(&disk).unwrap().0;
+    let entry = |number: u64| Stored { key: key(1, number * 10, 10), payload: vec![1; 300] };
+    append(&mut journal, &(0..40).map(entry).collect::<Vec<_>>()).unwrap();
+    assert!(journal.segments().len() > 3);
+    let reader = journal.reader();
+    let firsts = |numbers| {
+        let found = reader.scan_range(1, numbers, usize::MAX, u64::MAX).unwrap();
+        found.iter().map(|found| found.key.first).collect::<Vec<_>>()
+    };
+    for at in [0, 5, 20, 38] {
+        let first = at * 10;
+        assert_eq!(firsts(first..=first), [first]);
+        assert_eq!(firsts(first + 9..=first + 9), [first], "inside an entry");
+        assert_eq!(firsts(first + 3..=first + 10), [first, first + 10]);
+        let before = disk.bytes_read();
+        firsts(first..=first + 9);
+        // The index of a sealed segment is read in pages, the payloads are not.
+        assert!(disk.bytes_read() - before < 4_096, "{} bytes for one entry", disk.bytes_read() - before);
+    }
+    assert_eq!(firsts(400..=u64::MAX), []);
+}
+
+#[test]
 fn a_number_inside_an_entry_finds_the_entry_and_a_missing_number_does_not() {
     let disk = SimDisk::default();
     let mut journal = open(&disk).unwrap().0;

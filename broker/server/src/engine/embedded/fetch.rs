@@ -42,7 +42,13 @@ impl Load {
         let mut metas = Vec::new();
         let mut next = self.from;
         loop {
-            let entries = reader.scan(self.topic.0, next.0, SCAN_ENTRIES_MAX, SCAN_BYTES_MAX)?;
+            let wanted = (self.messages_max - metas.len()) as u64;
+            let numbers = next.0..=next.0.saturating_add(wanted);
+            let mut entries = reader.scan_range(self.topic.0, numbers, SCAN_ENTRIES_MAX, SCAN_BYTES_MAX)?;
+            if entries.is_empty() {
+                // There may be a gap.
+                entries = reader.scan(self.topic.0, next.0, 1, 0)?;
+            }
             if entries.is_empty() {
                 // What is not there any more was not needed any more.
                 return Ok((metas, next.max(self.last.next())));
@@ -97,9 +103,12 @@ pub(super) fn fetch<D: Disk>(
     let mut rest = &order[..];
     while let Some((&at, later)) = rest.split_first() {
         let seq = deliveries[at].seq;
-        let is_run = later.first().is_some_and(|&next| deliveries[next].seq.0 - seq.0 <= SCAN_GAP_MAX);
-        let (entries_max, bytes_max) = if is_run { (SCAN_ENTRIES_MAX, SCAN_BYTES_MAX) } else { (1, 0) };
-        let entries = reader.scan(topic.0, seq.0, entries_max, bytes_max)?;
+        let is_near = |before: &mut Seq, &next: &usize| {
+            let before = std::mem::replace(before, deliveries[next].seq);
+            (deliveries[next].seq.0 - before.0 <= SCAN_GAP_MAX).then_some(deliveries[next].seq)
+        };
+        let last = later.iter().scan(seq, is_near).last().unwrap_or(seq);
+        let entries = reader.scan_range(topic.0, seq.0..=last.0, SCAN_ENTRIES_MAX, SCAN_BYTES_MAX)?;
         for found in &entries {
             rest = take(found, deliveries, rest, &mut fetched)?;
         }
