@@ -21,8 +21,9 @@ pub const DELAYED_MESSAGES_MAX: usize = 100_000;
 /// First deliveries of a subscription stall while this many of its messages wait for their turn: behind an earlier
 /// message of their ordering key, or for a consumer that can take a redelivery.
 pub const PARKED_MESSAGES_MAX: usize = 10_000;
-/// The most messages that a subscription knows ahead of their first delivery.
-pub const WINDOW_MESSAGES_MAX: usize = 1_024;
+/// The most messages that a subscription knows ahead of their first delivery. A load takes a sync of the journal, so that
+/// fast consumers get no more than half of it from one sync to the next.
+pub const WINDOW_MESSAGES_MAX: usize = 4_096;
 /// The most messages that a subscription without a consumer keeps at hand, so that a pull is answered without a load.
 pub const WINDOW_IDLE_MESSAGES_MAX: usize = 64;
 /// The message credit of a consumer that asks for none or for more.

@@ -186,7 +186,7 @@ fn an_answer_that_nobody_waits_for_is_ignored() {
 
 #[test]
 fn a_load_leaps_over_what_is_acked() {
-    let mut world = world(Limits::default());
+    let mut world = world(Limits { window_messages_max: 1_024, ..Limits::default() });
     publish(&mut world, 3_000);
     let consumer = world.attach("payment", stream(0));
     let received = world.received(consumer);
