@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use broker_core::{AckRef, LeaseId, Seq, SubscriptionId};
+use bytes::BufMut;
 
 use crate::engine::{AckId, Error};
 
@@ -13,14 +14,14 @@ const SUM_BYTES: usize = 4;
 
 /// The ack id of a lease.
 pub(super) fn encode(lease: AckRef) -> AckId {
-    let mut bytes = Vec::with_capacity(SUM_BYTES + FIELDS_BYTES);
-    bytes.extend_from_slice(&[0; SUM_BYTES]);
-    bytes.extend_from_slice(&lease.subscription.0.to_le_bytes());
-    bytes.extend_from_slice(&lease.seq.0.to_le_bytes());
-    bytes.extend_from_slice(&lease.lease.epoch.to_le_bytes());
-    bytes.extend_from_slice(&lease.lease.number.to_le_bytes());
-    let sum = crc32fast::hash(&bytes[SUM_BYTES..]);
-    bytes[..SUM_BYTES].copy_from_slice(&sum.to_le_bytes());
+    let mut bytes = [0; SUM_BYTES + FIELDS_BYTES];
+    let (sum, fields) = bytes.split_at_mut(SUM_BYTES);
+    let mut rest = &mut *fields;
+    rest.put_u32_le(lease.subscription.0);
+    rest.put_u64_le(lease.seq.0);
+    rest.put_u32_le(lease.lease.epoch);
+    rest.put_u64_le(lease.lease.number);
+    sum.copy_from_slice(&crc32fast::hash(fields).to_le_bytes());
     AckId(BASE64_URL_SAFE_NO_PAD.encode(bytes))
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 use broker_core::{Broker, Seq, TopicId};
 use broker_log::{Key, Reader, SegmentInfo};
 
-use super::codec::{Stored, encode_carried};
+use super::codec::{Payload, Stored, encode_carried};
 use super::failure::Failure;
 use super::fetch::stored;
 
@@ -49,7 +49,7 @@ pub(super) struct Move {
 #[derive(Debug)]
 pub(super) struct Carried {
     pub(super) segment: u64,
-    pub(super) entries: Vec<(Key, Vec<u8>)>,
+    pub(super) entries: Vec<(Key, Payload)>,
 }
 
 impl Carry {

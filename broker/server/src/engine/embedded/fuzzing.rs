@@ -4,7 +4,7 @@ use broker_core::{AckRef, Limits, Output, Recovery, Snapshot, Time};
 use bytes::Bytes;
 
 use super::codec::{
-    decode_checkpoint, decode_messages, decode_record, encode_checkpoint, encode_record, key_of, message_of,
+    Bodies, decode_checkpoint, decode_messages, decode_record, encode_checkpoint, encode_record, key_of, message_of,
 };
 use super::{AckId, ack_id};
 
@@ -41,7 +41,7 @@ pub(crate) fn record(bytes: &[u8]) {
     }
     let Ok(Some(record)) = decode_record(bytes) else { return };
     let mut written = Vec::new();
-    encode_record(&record, &bodies, |_, payload| written.push(payload));
+    encode_record(&record, Bodies::from(&bodies[..]), |_, payload| written.push(payload.to_vec()));
     if let [only] = &written[..] {
         assert_eq!(decode_record(only).ok().flatten(), Some(record));
     }

@@ -1,6 +1,8 @@
 //! The engine inside the broker: `broker_core` decides, `broker_log` remembers.
 
 mod ack_id;
+#[cfg(feature = "benching")]
+pub(crate) mod benching;
 mod carry;
 mod clock;
 mod codec;
@@ -22,6 +24,7 @@ mod topology;
 mod upkeep;
 mod writer;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -31,11 +34,11 @@ use broker_core::{
     TopicName,
 };
 use broker_log::Reader;
-use bytes::Bytes;
 use fail_points::Point;
 use tokio::sync::mpsc::{Sender, UnboundedSender, unbounded_channel};
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use codec::Bodies;
 pub(crate) use failure::Failure;
 use inspect::Figures;
 use leases::{Attached, Attachment, EmbeddedLeases, lease_of};
@@ -53,6 +56,8 @@ use super::{
 const QUEUE_COMMANDS_MAX: usize = 4_096;
 /// Bytes of messages that wait for the engine task or for the disk.
 const QUEUE_BYTES_MAX: usize = 128 << 20;
+/// What the journal adds to a small message, roughly.
+const BODY_MARGIN_BYTES: usize = 8;
 /// The bits of a message id that number the message in its topic. The bits above number the topic.
 const MESSAGE_ID_SEQ_BITS: u32 = 40;
 
@@ -76,7 +81,7 @@ impl Embedded {
         &self,
         act: impl FnOnce(&mut State) -> Result<T, E> + Send + 'static,
     ) -> Result<T, Error> {
-        let (command, answer) = command(Vec::new(), act);
+        let (command, answer) = command(Bodies::default(), act);
         self.commands.send(command).await.map_err(|_| Error::Unavailable)?;
         answer.await.map_err(|_| Error::Unavailable)?.map_err(E::into)
     }
@@ -84,11 +89,10 @@ impl Embedded {
     /// Like [`ask`](Self::ask), but a full queue is an error, for callers who can slow down.
     async fn ask_now<T: Send + 'static, E: Into<Error> + Send + 'static>(
         &self,
-        bodies: Vec<Bytes>,
+        bodies: Bodies,
         act: impl FnOnce(&mut State) -> Result<T, E> + Send + 'static,
     ) -> Result<T, Error> {
-        let bytes: usize = bodies.iter().map(Bytes::len).sum();
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let bytes = u32::try_from(bodies.bytes()).unwrap_or(u32::MAX);
         let permit = Arc::clone(&self.queue_bytes).try_acquire_many_owned(bytes);
         let (mut command, answer) = command(bodies, act);
         command.permit = Some(permit.map_err(|_| Error::Busy("the queue of messages"))?);
@@ -130,7 +134,7 @@ impl Embedded {
 
     /// Detaches a consumer. What it has on leases after `seen` never left the broker, and goes to others.
     fn detach(&self, consumer: ConsumerId, detach: Detach, seen: u64) {
-        let command = Command::internal(Vec::new(), move |state| {
+        let command = Command::internal(Bodies::default(), move |state| {
             state.consumers.remove(&consumer);
             state.core.handle_detach_unseen(consumer, detach, seen, state.now, &mut state.out);
         });
@@ -143,7 +147,7 @@ impl Embedded {
         if refs.is_empty() {
             return;
         }
-        let command = Command::internal(Vec::new(), move |state| {
+        let command = Command::internal(Bodies::default(), move |state| {
             state.core.handle_give_back(&refs, state.now, &mut state.out);
         });
         // An engine that has ended has no leases.
@@ -226,7 +230,7 @@ impl Engine for Embedded {
     type Leases = EmbeddedLeases;
 
     async fn create_topic(&self, config: TopicConfig) -> Result<(), Error> {
-        self.ask_now(Vec::new(), |state| state.core.handle_create_topic(config, &mut state.out).map(drop)).await
+        self.ask_now(Bodies::default(), |state| state.core.handle_create_topic(config, &mut state.out).map(drop)).await
     }
 
     async fn topic(&self, name: TopicName) -> Result<TopicConfig, Error> {
@@ -250,13 +254,13 @@ impl Engine for Embedded {
     }
 
     async fn delete_topic(&self, name: TopicName) -> Result<(), Error> {
-        self.ask_now(Vec::new(), move |state| state.core.handle_delete_topic(&name, &mut state.out)).await
+        self.ask_now(Bodies::default(), move |state| state.core.handle_delete_topic(&name, &mut state.out)).await
     }
 
     async fn create_subscription(&self, config: SubscriptionConfig) -> Result<(), Error> {
         let create =
             |state: &mut State| state.core.handle_create_subscription(config, state.now, &mut state.out).map(drop);
-        self.ask_now(Vec::new(), create).await
+        self.ask_now(Bodies::default(), create).await
     }
 
     async fn subscription(&self, name: SubscriptionName) -> Result<Subscription, Error> {
@@ -292,7 +296,7 @@ impl Engine for Embedded {
     }
 
     async fn detach_subscription(&self, name: SubscriptionName) -> Result<(), Error> {
-        self.ask_now(Vec::new(), move |state| state.core.handle_detach_subscription(&name, &mut state.out)).await
+        self.ask_now(Bodies::default(), move |state| state.core.handle_detach_subscription(&name, &mut state.out)).await
     }
 
     async fn seek(&self, name: SubscriptionName, to: Seek) -> Result<(), Error> {
@@ -333,23 +337,27 @@ impl Engine for Embedded {
     }
 
     async fn delete_snapshot(&self, name: SnapshotName) -> Result<(), Error> {
-        self.ask_now(Vec::new(), move |state| state.core.handle_delete_snapshot(&name, &mut state.out)).await
+        self.ask_now(Bodies::default(), move |state| state.core.handle_delete_snapshot(&name, &mut state.out)).await
     }
 
     async fn delete_subscription(&self, name: SubscriptionName) -> Result<(), Error> {
-        self.ask_now(Vec::new(), move |state| state.core.handle_delete_subscription(&name, &mut state.out)).await
+        self.ask_now(Bodies::default(), move |state| state.core.handle_delete_subscription(&name, &mut state.out)).await
     }
 
     async fn publish(&self, topic: TopicName, messages: Vec<Message>) -> Result<Vec<MessageId>, Error> {
         let mut metas = Vec::with_capacity(messages.len());
-        let mut bodies = Vec::with_capacity(messages.len());
-        let mut attributes = Vec::with_capacity(messages.len());
-        for message in messages {
+        let bytes = messages.iter().map(|message| message.data.len() + message.ordering_key.len() + BODY_MARGIN_BYTES);
+        let mut bodies = Bodies::with_capacity(bytes.sum());
+        // Where no message has any, none are kept.
+        let mut attributes = Vec::new();
+        for (at, message) in messages.into_iter().enumerate() {
             let key = codec::hash_of(&message.ordering_key);
-            let (body, its_attributes) = codec::body_of(message);
-            metas.push(Meta { bytes: u32::try_from(body.len()).unwrap_or(u32::MAX), key });
-            bodies.push(body);
-            attributes.push(its_attributes);
+            let (bytes, its_attributes) = bodies.push(message);
+            metas.push(Meta { bytes, key });
+            if !its_attributes.is_empty() {
+                attributes.resize_with(at, HashMap::new);
+                attributes.push(its_attributes);
+            }
         }
         let publish = move |state: &mut State| {
             let attribute = |at: usize, key: &str| attributes.get(at)?.get(key).map(String::as_str);
@@ -434,7 +442,7 @@ impl Engine for Embedded {
         resource: ResourceName,
         change: impl FnOnce(&Policy) -> Result<Vec<u8>, Error> + Send + 'static,
     ) -> Result<Policy, Error> {
-        self.ask_now(Vec::new(), move |state| {
+        self.ask_now(Bodies::default(), move |state| {
             let body = change(&state.core.policy(&resource)?)?;
             Ok::<_, Error>(state.core.handle_set_policy(&resource, body, &mut state.out)?)
         })
@@ -466,7 +474,7 @@ fn confirmation(exactly_once: bool, ids: Vec<AckId>, is_done: impl Iterator<Item
 
 /// A command, and where its answer comes.
 fn command<T: Send + 'static, E: Send + 'static>(
-    bodies: Vec<Bytes>,
+    bodies: Bodies,
     act: impl FnOnce(&mut State) -> Result<T, E> + Send + 'static,
 ) -> (Command, oneshot::Receiver<Result<T, E>>) {
     let (reply, answer) = oneshot::channel();

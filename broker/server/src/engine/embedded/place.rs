@@ -2,6 +2,7 @@
 
 use broker_core::{Labels, SeekTo, Seq, SnapshotName, SnapshotView, SubscriptionName, Time};
 
+use super::codec::Bodies;
 use super::fetch::{first_since, published_at};
 use super::task::State;
 use super::{Embedded, Error};
@@ -13,7 +14,7 @@ impl Embedded {
             Seek::Snapshot(snapshot) => SeekTo::Snapshot(snapshot),
             Seek::Time(time) => SeekTo::After(self.last_before(name.clone(), time).await?),
         };
-        self.ask_now(Vec::new(), move |state| state.core.handle_seek(&name, to, state.now, &mut state.out)).await
+        self.ask_now(Bodies::default(), move |state| state.core.handle_seek(&name, to, state.now, &mut state.out)).await
     }
 
     /// The last message that was published before `time`. All that there is when the time has yet to come, also what is
@@ -58,7 +59,7 @@ impl Embedded {
         if expires < now.plus_ms(SNAPSHOT_MS_MIN) {
             return Err(Error::BacklogTooOld(subscription));
         }
-        self.ask_now(Vec::new(), move |state| {
+        self.ask_now(Bodies::default(), move |state| {
             let (now, out) = (state.now, &mut state.out);
             state.core.handle_create_snapshot(name, &subscription, labels, expires, now, out).map(Snapshot::from)
         })
@@ -70,7 +71,7 @@ impl Embedded {
         name: SnapshotName,
         change: impl FnOnce(&Snapshot) -> Result<(Labels, Time), Error> + Send + 'static,
     ) -> Result<Snapshot, Error> {
-        self.ask_now(Vec::new(), move |state| {
+        self.ask_now(Bodies::default(), move |state| {
             let (labels, expires) = change(&state.core.snapshot_view(&name)?.into())?;
             let most = state.now.plus_ms(SNAPSHOT_MS_MAX);
             if expires > most {

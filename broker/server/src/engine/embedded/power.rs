@@ -175,8 +175,8 @@ impl Machine {
     /// Moves what the core put out into the batch, as the engine task does, with a reply between records and effects.
     fn settle_and(&mut self, bodies: &[Bytes], reply: impl FnOnce(&mut Promised) + Send + 'static) {
         for record in self.out.records.drain(..) {
-            let bodies = if matches!(record, Record::Published { .. }) { bodies } else { &[] };
-            codec::encode_record(&record, bodies, |key, payload| self.batch.put(key, payload));
+            let bodies = if matches!(record, Record::Published { .. }) { bodies } else { &[][..] };
+            codec::encode_record(&record, bodies.into(), |key, payload| self.batch.put(key, payload));
         }
         let promised = Arc::clone(&self.promised);
         self.batch.release(Box::new(move || reply(&mut promised.lock().unwrap())));

@@ -12,7 +12,6 @@ use broker_core::{
     AckRef, ConsumerId, Delivery, Effect, Meta, Output, Record, Seq, SubscriptionId, SubscriptionName, Time, TopicId,
 };
 use broker_log::Reader;
-use bytes::Bytes;
 use fail_points::Fault;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
@@ -22,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::carry::{Carried, Carry, Step};
 use super::clock::Clock;
-use super::codec;
+use super::codec::{self, Bodies};
 use super::dead_letter::Provenance;
 use super::failure::Failure;
 use super::fetch::{Forward, Load};
@@ -41,7 +40,7 @@ const TAKE_COMMANDS_MAX: usize = 256;
 pub(super) struct Command {
     pub(super) act: Act,
     /// The messages that the records of the command publish.
-    pub(super) bodies: Vec<Bytes>,
+    pub(super) bodies: Bodies,
     /// Room in the queue, given back when the command is durable.
     pub(super) permit: Option<OwnedSemaphorePermit>,
 }
@@ -127,7 +126,7 @@ pub(super) struct Task {
 impl Task {
     /// Takes over what the core put out when it began.
     pub(super) fn begin(&mut self) {
-        self.write_records(&[]);
+        self.write_records(Bodies::default());
         self.release_effects();
     }
 
@@ -235,7 +234,7 @@ impl Task {
         let Command { act, bodies, permit } = command;
         self.state.now = self.clock.now();
         let reply = act(&mut self.state);
-        self.write_records(&bodies);
+        self.write_records(bodies);
         self.batch.release(reply);
         self.release_effects();
         if let Some(permit) = permit {
@@ -246,7 +245,7 @@ impl Task {
     fn take_timeout(&mut self) {
         self.state.now = self.clock.now();
         self.state.core.handle_timeout(self.state.now, &mut self.state.out);
-        self.write_records(&[]);
+        self.write_records(Bodies::default());
         self.release_effects();
     }
 
@@ -270,14 +269,17 @@ impl Task {
         }
     }
 
-    fn write_records(&mut self, bodies: &[Bytes]) {
+    /// Of the records that a command brings, one at most has messages.
+    fn write_records(&mut self, mut bodies: Bodies) {
         for record in self.state.out.records.drain(..) {
             if fail_points::broken(Fault::BrokerForgetsAcks) && matches!(record, Record::Acked { .. }) {
                 continue;
             }
             let bodies = match &record {
-                Record::Published { .. } | Record::Forwarded { .. } | Record::Redriven { .. } => bodies,
-                _ => &[],
+                Record::Published { .. } | Record::Forwarded { .. } | Record::Redriven { .. } => {
+                    std::mem::take(&mut bodies)
+                }
+                _ => Bodies::default(),
             };
             codec::encode_record(&record, bodies, |key, payload| self.batch.put(key, payload));
             if changes_subscriptions(&record) {
@@ -308,7 +310,7 @@ impl Task {
                     let Err(unsent) = events.send(Event::Delivered { subscription, topic, messages }) else { return };
                     // The consumer has gone, and has never seen these.
                     let refs = unsent.0.refs();
-                    let give_back = Command::internal(Vec::new(), move |state| {
+                    let give_back = Command::internal(Bodies::default(), move |state| {
                         state.core.handle_give_back(&refs, state.now, &mut state.out);
                     });
                     signal.send(Signal::Command(give_back)).ok();
@@ -319,7 +321,7 @@ impl Task {
                 let signal = self.signal.clone();
                 Some(self.job(Load { topic, from, messages_max, last }, move |load, reader| {
                     let (metas, next) = load.run(reader)?;
-                    Ok(Command::internal(Vec::new(), move |state: &mut State| {
+                    Ok(Command::internal(Bodies::default(), move |state: &mut State| {
                         if let Some(seq) = state.missing(subscription, from, &metas, next) {
                             signal.send(Signal::Failed(Failure::Missing { topic, seq })).ok();
                         }
@@ -333,7 +335,7 @@ impl Task {
                 let forward = Forward { topic, seq, provenance };
                 Some(self.job(forward, move |forward, reader| {
                     let (body, meta, attributes) = forward.run(reader)?;
-                    Ok(Command::internal(vec![body], move |state: &mut State| {
+                    Ok(Command::internal(body.into(), move |state: &mut State| {
                         let attribute = |key: &str| attributes.get(key).map(String::as_str);
                         state.core.handle_forwarded(subscription, seq, meta, attribute, state.now, &mut state.out);
                     }))
@@ -366,7 +368,7 @@ impl Task {
 
 impl Command {
     /// A command that nobody waits for.
-    pub(super) fn internal(bodies: Vec<Bytes>, act: impl FnOnce(&mut State) + Send + 'static) -> Self {
+    pub(super) fn internal(bodies: Bodies, act: impl FnOnce(&mut State) + Send + 'static) -> Self {
         let act: Act = Box::new(move |state| {
             act(state);
             Box::new(|| {})

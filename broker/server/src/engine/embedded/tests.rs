@@ -1,6 +1,7 @@
 //! The engine without its edge.
 
 use broker_core::{AckDeadline, DeadLetterPolicy, PushConfig};
+use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::*;
@@ -60,7 +61,7 @@ async fn a_publish_is_refused_while_too_many_commands_wait_and_an_ack_waits_with
     assert_eq!(engine.commands.max_capacity(), QUEUE_COMMANDS_MAX);
     // The engine's own tasks may have put a command there as well, so the queue is filled until it takes no more.
     loop {
-        let (command, answer) = command(Vec::new(), |_| Ok::<_, Error>(()));
+        let (command, answer) = command(Bodies::default(), |_| Ok::<_, Error>(()));
         match engine.commands.try_send(command) {
             Ok(()) => waiting.push(answer),
             Err(_) => break,

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use broker_core::{Broker, SubscriptionConfig, SubscriptionName, SubscriptionView, TopicConfig, TopicName};
 
 use super::Embedded;
+use super::codec::Bodies;
 use super::task::State;
 use crate::engine::{Error, Subscription};
 
@@ -14,7 +15,7 @@ impl Embedded {
         name: TopicName,
         change: impl FnOnce(&TopicConfig) -> Result<TopicConfig, Error> + Send + 'static,
     ) -> Result<TopicConfig, Error> {
-        self.ask_now(Vec::new(), move |state| {
+        self.ask_now(Bodies::default(), move |state| {
             let changed = change(&state.core.topic(&name)?.config)?;
             state.core.handle_update_topic(changed.clone(), &mut state.out)?;
             Ok::<_, Error>(changed)
@@ -27,7 +28,7 @@ impl Embedded {
         name: SubscriptionName,
         change: impl FnOnce(&SubscriptionConfig) -> Result<SubscriptionConfig, Error> + Send + 'static,
     ) -> Result<Subscription, Error> {
-        self.ask_now(Vec::new(), move |state| {
+        self.ask_now(Bodies::default(), move |state| {
             let changed = change(&state.core.subscription(&name)?.config)?;
             let exactly_once = changed.exactly_once;
             state.core.handle_update_subscription(changed, state.now, &mut state.out)?;

@@ -11,6 +11,7 @@ use fail_points::Point;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::codec::Payload;
 use super::failure::Failure;
 use super::inspect::Figures;
 
@@ -20,7 +21,7 @@ pub(super) type Release = Box<dyn FnOnce() + Send>;
 /// What one sync covers.
 #[derive(Default)]
 pub(super) struct Batch {
-    entries: Vec<(Option<Key>, Vec<u8>)>,
+    entries: Vec<(Option<Key>, Payload)>,
     bytes: u64,
     releases: Vec<Release>,
     /// Room in the queue that is given back once the batch is written.
@@ -55,7 +56,7 @@ pub(super) struct Writer<D: Disk = OsDisk> {
 }
 
 impl Batch {
-    pub(super) fn put(&mut self, key: Option<Key>, payload: Vec<u8>) {
+    pub(super) fn put(&mut self, key: Option<Key>, payload: Payload) {
         self.bytes += FRAME_HEADER_BYTES + payload.len() as u64;
         self.entries.push((key, payload));
     }
@@ -97,7 +98,7 @@ impl<D: Disk> Writer<D> {
     pub(super) fn write(&mut self, batch: Batch) -> Done {
         let Batch { entries, releases, permits, checkpoint, bytes: _ } = batch;
         if !entries.is_empty() {
-            let pieces: Vec<[&[u8]; 1]> = entries.iter().map(|(_, payload)| [payload.as_slice()]).collect();
+            let pieces: Vec<[&[u8]; 3]> = entries.iter().map(|(_, payload)| payload.pieces()).collect();
             let entries: Vec<Entry<'_>> =
                 entries.iter().zip(&pieces).map(|((key, _), payload)| Entry { key: *key, payload }).collect();
             self.journal.append(&entries)?;

@@ -3,15 +3,17 @@
 //! **Invariant:** what one version has written, every later version reads. Each payload starts with a byte that tells
 //! the version of its layout; within a version, fields are only added, as Protocol Buffers allow.
 
+mod bodies;
 mod checkpoint;
 mod policy;
 mod record;
 mod settings;
 mod wire;
 
+pub(super) use bodies::{Bodies, Payload, body_of};
 pub(super) use checkpoint::{decode_checkpoint, encode_checkpoint};
 pub(super) use record::{
-    Stored, body_of, decode_messages, decode_record, encode_carried, encode_record, hash_of, key_of, message_of,
+    Stored, decode_messages, decode_record, encode_carried, encode_record, hash_of, key_of, message_of,
 };
 
 /// The layout that this version writes.

@@ -1,6 +1,5 @@
 //! Journal entries: the core's records, with the messages that they publish.
 
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use broker_core::{
@@ -12,6 +11,7 @@ use fail_points::Fault;
 use orderflow_proto::google::pubsub::v1::PubsubMessage;
 use prost::Message as _;
 
+use super::bodies::{Bodies, Payload, Place};
 use super::policy::{policy_of, policy_to};
 use super::settings::{labels_of, labels_to};
 use super::wire::{
@@ -20,6 +20,11 @@ use super::wire::{
 };
 use super::{CodecError, body, versioned};
 use crate::engine::Message;
+
+/// The fields of [`Entry`] for facts that bring messages, which are written here rather than by the derived code.
+const PUBLISHED_TAG: u32 = 6;
+const FORWARDED_TAG: u32 = 9;
+const REDRIVEN_TAG: u32 = 21;
 
 /// Messages as the journal holds them: consecutive numbers of one topic, published at one time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +39,8 @@ pub(in crate::engine::embedded) struct Stored {
 /// messages that a publication or forwarding brings; other records bring none.
 pub(in crate::engine::embedded) fn encode_record(
     record: &Record,
-    bodies: &[Bytes],
-    mut put: impl FnMut(Option<Key>, Vec<u8>),
+    bodies: Bodies,
+    mut put: impl FnMut(Option<Key>, Payload),
 ) {
     let fact = match record {
         Record::Started { epoch } => Fact::Started(*epoch),
@@ -85,12 +90,16 @@ pub(in crate::engine::embedded) fn encode_record(
         Record::PolicySet { resource, policy } => Fact::PolicySet(policy_to(resource, policy)),
         Record::SubscriptionDeleted { id } => Fact::SubscriptionDeleted(id.0),
         Record::Published { topic, first, time, count: _, bytes: _, filtered } => {
-            for_each_chunk(*first, bodies, |first, bodies| {
-                let filtered = filtered_to(filtered, first, bodies.len());
-                let messages = Messages { first, time_ms: time.0, bodies: bodies.to_vec(), filtered };
-                let fact = Fact::Published(Published { topic: topic.0, messages: Some(messages) });
-                put(Some(key(topic.0, first, bodies.len())), versioned(&Entry { fact: Some(fact) }));
-            });
+            let place = Place { fact_tag: PUBLISHED_TAG, messages_tag: 2 };
+            let mut first = first.0;
+            for chunk in bodies.into_chunks() {
+                let (count, key) = (chunk.count as u64, key(topic.0, first, chunk.count));
+                let filtered = filtered_to(filtered, first, chunk.count);
+                let messages = Messages { first, time_ms: time.0, ..Default::default() };
+                let fact = Published { topic: topic.0, messages: None };
+                put(Some(key), chunk.into_payload(place, &fact, &messages, filtered));
+                first += count;
+            }
             return;
         }
         Record::Acked { subscription, ranges, bytes } => {
@@ -104,37 +113,37 @@ pub(in crate::engine::embedded) fn encode_record(
             reason: fail_reason_to(*reason),
         }),
         Record::Forwarded { subscription, seq, to, as_seq, time, bytes: _, source_bytes, filtered } => {
-            let filtered = filtered_to(filtered, as_seq.0, bodies.len());
-            let messages = Messages { first: as_seq.0, time_ms: time.0, bodies: bodies.to_vec(), filtered };
+            let place = Place { fact_tag: FORWARDED_TAG, messages_tag: 4 };
             let (subscription, seq, to, source_bytes) = (subscription.0, seq.0, to.0, *source_bytes);
-            let fact = Fact::Forwarded(Forwarded { subscription, seq, to, messages: Some(messages), source_bytes });
-            put(Some(key(to, as_seq.0, 1)), versioned(&Entry { fact: Some(fact) }));
+            let fact = Forwarded { subscription, seq, to, messages: None, source_bytes };
+            let messages = Messages { first: as_seq.0, time_ms: time.0, ..Default::default() };
+            for chunk in bodies.into_chunks() {
+                let filtered = filtered_to(filtered, as_seq.0, chunk.count);
+                put(Some(key(to, as_seq.0, 1)), chunk.into_payload(place, &fact, &messages, filtered));
+            }
             return;
         }
         Record::Redriven { subscription, seq, source_bytes, target, to, as_seq, time, bytes: _ } => {
-            let (first, time_ms, bodies) = (as_seq.0, time.0, bodies.to_vec());
-            let fact = Fact::Redriven(Redriven {
-                subscription: subscription.0,
-                seq: seq.0,
-                source_bytes: *source_bytes,
-                target: target.0,
-                to: to.0,
-                messages: Some(Messages { first, time_ms, bodies, filtered: Vec::new() }),
-            });
-            put(Some(key(to.0, as_seq.0, 1)), versioned(&Entry { fact: Some(fact) }));
+            let place = Place { fact_tag: REDRIVEN_TAG, messages_tag: 6 };
+            let (subscription, seq, target, to) = (subscription.0, seq.0, target.0, to.0);
+            let fact = Redriven { subscription, seq, source_bytes: *source_bytes, target, to, messages: None };
+            let messages = Messages { first: as_seq.0, time_ms: time.0, ..Default::default() };
+            for chunk in bodies.into_chunks() {
+                put(Some(key(to, as_seq.0, 1)), chunk.into_payload(place, &fact, &messages, Vec::new()));
+            }
             return;
         }
     };
-    put(None, versioned(&Entry { fact: Some(fact) }));
+    put(None, versioned(&Entry { fact: Some(fact) }).into());
 }
 
 /// The entry that writes messages again.
-pub(in crate::engine::embedded) fn encode_carried(topic: TopicId, stored: Stored) -> (Key, Vec<u8>) {
+pub(in crate::engine::embedded) fn encode_carried(topic: TopicId, stored: Stored) -> (Key, Payload) {
     let key = key(topic.0, stored.first, stored.bodies.len());
     let Stored { first, time, bodies } = stored;
     let messages = Messages { first, time_ms: time.0, bodies, filtered: Vec::new() };
     let fact = Fact::Carried(Published { topic: topic.0, messages: Some(messages) });
-    (key, versioned(&Entry { fact: Some(fact) }))
+    (key, versioned(&Entry { fact: Some(fact) }).into())
 }
 
 /// The record that an entry holds, if it holds one.
@@ -298,32 +307,6 @@ pub(in crate::engine::embedded) fn hash_of(ordering_key: &str) -> Option<KeyHash
     let mut hasher = DefaultHasher::new();
     ordering_key.hash(&mut hasher);
     Some(KeyHash(hasher.finish()))
-}
-
-/// The body of a message, and its attributes, which filters look at.
-pub(in crate::engine::embedded) fn body_of(message: Message) -> (Bytes, HashMap<String, String>) {
-    let Message { data, attributes, ordering_key } = message;
-    let stored = PubsubMessage { data, attributes, ordering_key, ..Default::default() };
-    (stored.encode_to_vec().into(), stored.attributes)
-}
-
-/// A chunk is closed when it has this many bytes of bodies, so that reading one message does not read thousands.
-const CHUNK_BYTES: usize = 64 * 1024;
-
-fn for_each_chunk(first: Seq, bodies: &[Bytes], mut put: impl FnMut(u64, &[Bytes])) {
-    let mut first = first.0;
-    let mut rest = bodies;
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let full = rest.iter().position(|body| {
-            bytes += body.len();
-            bytes >= CHUNK_BYTES
-        });
-        let (chunk, later) = rest.split_at(full.map_or(rest.len(), |at| at + 1));
-        put(first, chunk);
-        first += chunk.len() as u64;
-        rest = later;
-    }
 }
 
 fn key(stream: u32, first: u64, count: usize) -> Key {

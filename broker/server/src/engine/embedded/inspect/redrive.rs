@@ -153,8 +153,9 @@ impl Embedded {
         let bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
         let permit = std::sync::Arc::clone(&self.queue_bytes).acquire_many_owned(bytes).await;
         let letter = DeadLetter { subscription, seq, bytes: bytes_before, target, meta };
-        let (mut command, answer) =
-            command(vec![body], move |state: &mut State| state.core.handle_redrive(&letter, state.now, &mut state.out));
+        let (mut command, answer) = command(body.into(), move |state: &mut State| {
+            state.core.handle_redrive(&letter, state.now, &mut state.out)
+        });
         command.permit = Some(permit.map_err(|_| Error::Unavailable)?);
         self.commands.send(command).await.map_err(|_| Error::Unavailable)?;
         Ok(answer)

@@ -1,10 +1,11 @@
 use broker_core as core;
 
+use super::super::bodies::{CHUNK_BYTES, body_of};
 use super::*;
 
 fn entries(record: &Record, bodies: &[Bytes]) -> Vec<(Option<Key>, Vec<u8>)> {
     let mut entries = Vec::new();
-    encode_record(record, bodies, |key, payload| entries.push((key, payload)));
+    encode_record(record, bodies.into(), |key, payload| entries.push((key, payload.to_vec())));
     entries
 }
 
@@ -137,6 +138,21 @@ fn published_messages_come_back_in_chunks_that_follow_each_other() {
 }
 
 #[test]
+fn a_publication_that_is_written_by_hand_is_what_the_declaration_says() {
+    let bodies = [Bytes::from_static(b"one"), Bytes::new(), vec![7; 300].into()];
+    let (subscription, ranges) = (SubscriptionId(9), vec![SeqRange { first: Seq(11), last: Seq(12) }]);
+    let filtered = vec![Filtered { subscription, ranges, bytes: 3 }];
+    let record =
+        Record::Published { topic: TopicId(3), first: Seq(11), count: 3, time: Time(99), bytes: 303, filtered };
+    let Record::Published { filtered, .. } = &record else { panic!() };
+    let messages =
+        Messages { first: 11, time_ms: 99, bodies: bodies.to_vec(), filtered: filtered_to(filtered, 11, bodies.len()) };
+    let derived = versioned(&Entry { fact: Some(Fact::Published(Published { topic: 3, messages: Some(messages) })) });
+    let [(_, payload)] = &entries(&record, &bodies)[..] else { panic!("it is one entry") };
+    assert_eq!(*payload, derived);
+}
+
+#[test]
 fn a_forwarded_message_is_found_in_the_topic_it_went_to() {
     let record = Record::Forwarded {
         subscription: SubscriptionId(1),
@@ -195,6 +211,7 @@ fn records_of_a_version_that_knew_no_sizes_are_read() {
 fn a_carried_message_is_read_and_is_no_record() {
     let stored = Stored { first: 4, time: Time(5), bodies: vec![Bytes::from_static(b"body")] };
     let (key, payload) = encode_carried(TopicId(3), stored.clone());
+    let payload = payload.to_vec();
     assert_eq!(key, Key { stream: 3, first: 4, count: 1 });
     assert_eq!(decode_record(&payload).unwrap(), None);
     assert_eq!(decode_messages(&payload.into()).unwrap(), stored);
