@@ -17,6 +17,14 @@ mod push;
 mod server;
 mod topology;
 
+#[cfg(feature = "benching")]
+#[doc(hidden)]
+pub mod benching {
+    //! What benchmarks call.
+
+    pub use crate::engine::embedded::benching::{Encoded, Messages};
+}
+
 pub use cli::{Command, CommandError, LogFormat, Shell};
 pub use config::{CHECKPOINT_BYTES_DEFAULT, CHECKPOINT_BYTES_MIN, Config, Verify};
 pub use error::Error;
