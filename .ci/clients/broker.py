@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import subprocess
 import tempfile
@@ -14,12 +15,22 @@ BINARY = os.environ.get("BROKER_BINARY", "target/debug/broker")
 PATIENCE_S = 60
 
 
+def free_port() -> int:
+    """Below the range of outgoing connections: one of them must not take it while the broker is down."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
 class Broker:
     def __init__(self) -> None:
         self._dir = tempfile.TemporaryDirectory(prefix="broker-")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.address = f"127.0.0.1:{free_port()}"
         self.start()
 
     def start(self) -> None:

@@ -42,7 +42,8 @@ pub(super) async fn remember_addresses<'a>(
 }
 
 /// Queues an e-mail for each notification about the same orders that has none yet, if the address is known by now:
-/// events of payments do not tell it, and may overtake the one that does.
+/// events of payments do not tell it, and may overtake the one that does. Each customer's are queued by their number:
+/// only the oldest of them is due.
 pub(super) async fn queue<'a>(
     connection: &mut Connection,
     notifications: impl Iterator<Item = &'a Notification>,
@@ -55,52 +56,47 @@ pub(super) async fn queue<'a>(
         return Ok(());
     }
     let sql = format!(
-        "SELECT order_id, address, problem FROM order_addresses WHERE order_id IN ({}) ORDER BY order_id",
+        "SELECT n.customer_id, n.number, n.order_id, a.address, a.problem \
+         FROM notifications n JOIN order_addresses a ON a.order_id = n.order_id \
+         WHERE n.order_id IN ({}) AND NOT EXISTS \
+         (SELECT 1 FROM emails e WHERE e.customer_id = n.customer_id AND e.number = n.number) \
+         ORDER BY n.customer_id, n.number",
         list(1, orders.len())
     );
     let found = query(sql, orders.len());
     let found = orders.keys().fold(found, |found, order_id| found.bind((*order_id).to_owned()));
     for row in found.fetch_all(&mut *connection).await? {
-        let order_id: String = row.try_get("order_id")?;
-        for one in orders.get(order_id.as_str()).into_iter().flat_map(BTreeMap::values) {
-            queue_of_order(connection, one, row.try_get("address")?, row.try_get("problem")?).await?;
+        let (order_id, customer_id): (String, String) = (row.try_get("order_id")?, row.try_get("customer_id")?);
+        let cause = orders.get(order_id.as_str()).and_then(|customers| customers.get(customer_id.as_str()));
+        if let Some(cause) = cause {
+            queue_one(connection, &row, cause.created_at).await?;
         }
     }
     Ok(())
 }
 
-async fn queue_of_order(
-    connection: &mut Connection,
-    notification: &Notification,
-    address: &str,
-    problem: &str,
-) -> Result<(), Error> {
-    let (draft, now) = (&notification.draft, notification.created_at);
-    let sql = "SELECT n.number FROM notifications n WHERE n.order_id = $1 AND n.customer_id = $2 AND NOT EXISTS \
-         (SELECT 1 FROM emails e WHERE e.customer_id = n.customer_id AND e.number = n.number) ORDER BY n.number";
-    let query = sqlx::query(sql).bind(draft.order_id.as_str()).bind(draft.customer_id.as_str());
-    for row in query.fetch_all(&mut *connection).await? {
-        let number: i64 = row.try_get("number")?;
-        let (state, due_at_us, finished_at_us) = if !problem.is_empty() {
-            ("REFUSED", NEVER_US, now.0)
-        } else if oldest_queued(connection, draft.customer_id.as_str()).await?.is_some() {
-            ("QUEUED", NEVER_US, 0)
-        } else {
-            ("QUEUED", now.0, 0)
-        };
-        let sql = "INSERT INTO emails (customer_id, number, address, state, attempts, due_at_us, reason, \
-             finished_at_us) VALUES ($1, $2, $3, $4, 0, $5, $6, $7)";
-        sqlx::query(sql)
-            .bind(draft.customer_id.as_str())
-            .bind(number)
-            .bind(address)
-            .bind(state)
-            .bind(due_at_us)
-            .bind(problem)
-            .bind(finished_at_us)
-            .execute(&mut *connection)
-            .await?;
-    }
+async fn queue_one(connection: &mut Connection, row: &AnyRow, now: TimestampUs) -> Result<(), Error> {
+    let (customer_id, number): (String, i64) = (row.try_get("customer_id")?, row.try_get("number")?);
+    let (address, problem): (String, String) = (row.try_get("address")?, row.try_get("problem")?);
+    let (state, due_at_us, finished_at_us) = if !problem.is_empty() {
+        ("REFUSED", NEVER_US, now.0)
+    } else if oldest_queued(connection, &customer_id).await?.is_some() {
+        ("QUEUED", NEVER_US, 0)
+    } else {
+        ("QUEUED", now.0, 0)
+    };
+    let sql = "INSERT INTO emails (customer_id, number, address, state, attempts, due_at_us, reason, \
+         finished_at_us) VALUES ($1, $2, $3, $4, 0, $5, $6, $7)";
+    sqlx::query(sql)
+        .bind(customer_id)
+        .bind(number)
+        .bind(address)
+        .bind(state)
+        .bind(due_at_us)
+        .bind(problem)
+        .bind(finished_at_us)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

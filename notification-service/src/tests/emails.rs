@@ -94,6 +94,40 @@ async fn each_notification_becomes_one_mail_in_the_order_of_the_customer() {
 }
 
 #[tokio::test]
+async fn of_notifications_that_share_a_commit_the_first_one_is_mailed_first() {
+    let harness = Harness::start().await;
+    let (busy, free) = (CancellationToken::new(), CancellationToken::new());
+    let (is_busy, until_free) = (busy.clone(), free.clone());
+    let hold = harness.database.write(move |_| {
+        Box::pin(async move {
+            is_busy.cancel();
+            until_free.cancelled().await;
+            Ok::<_, db::Error>(())
+        })
+    });
+    let share = async {
+        busy.cancelled().await;
+        // The id of the second order is the smaller one.
+        let both = async { tokio::join!(place(&harness, 9, "ada", ADA), place(&harness, 1, "ada", ADA)) };
+        let release = async {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            free.cancel();
+        };
+        tokio::join!(both, release);
+    };
+    let (held, ()) = tokio::join!(hold, share);
+    held.unwrap();
+    let due = "SELECT order_id FROM notifications n JOIN emails e ON e.customer_id = n.customer_id AND \
+         e.number = n.number WHERE n.number = 1 AND e.due_at_us < 9223372036854775807";
+    assert_eq!(column(&harness, due).await, ["o-9"]);
+    let waiting = "SELECT order_id FROM notifications n JOIN emails e ON e.customer_id = n.customer_id AND \
+         e.number = n.number WHERE n.number = 2 AND e.due_at_us = 9223372036854775807";
+    assert_eq!(column(&harness, waiting).await, ["o-1"]);
+}
+
+#[tokio::test]
 async fn an_event_of_a_payment_that_overtakes_its_order_gets_its_mail_when_the_address_is_known() {
     let (harness, smtp) = (Harness::start().await, Smtp::start());
     let _sending = Sending::start(&harness, &smtp.url());

@@ -39,7 +39,9 @@ pub(super) async fn settle(lab: &Lab, witness: &Witness, diary: &Diary) -> Judge
     let mut letters = Letters::default();
     let mut last = (Vec::new(), 0, Instant::now());
     loop {
-        let Reading { sums, wrong, waits, queued } = read(&addresses, witness, diary, &mut letters).await;
+        let Reading { sums, mut wrong, waits, queued } = read(&addresses, witness, diary, &mut letters).await;
+        let dead = lab.instances().into_iter().filter(|instance| lab.process(*instance).is_none());
+        wrong.extend(dead.map(|instance| format!("{instance} ended by itself after the last fault")));
         if (&last.0, last.1) != (&wrong, queued) {
             last = (wrong.clone(), queued, Instant::now());
         }

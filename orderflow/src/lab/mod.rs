@@ -50,9 +50,11 @@ pub struct Lab {
     proxies: BTreeMap<Line, Proxy>,
     /// Keeps other labs off these ports.
     _ports: ports::Block,
-    /// Removed at the end.
-    temporary: Mutex<Option<PathBuf>>,
+    temporary: Temporary,
 }
+
+/// A folder that goes with the lab, unless it is kept.
+struct Temporary(Mutex<Option<PathBuf>>);
 
 impl Line {
     /// Every line that a lab can cut.
@@ -94,6 +96,7 @@ impl Lab {
                 (folder.clone(), Some(folder))
             }
         };
+        let temporary = Temporary(Mutex::new(temporary));
         let ports = ports::Block::claim().map_err(Error::io("there are no free ports for a lab"))?;
         let mut layout = Layout::create(&ports.config(data_dir, options.instances))?;
         let mut proxies = BTreeMap::new();
@@ -113,8 +116,9 @@ impl Lab {
         };
         let program = Program { executable: "orderflow".to_owned(), flags: String::new() };
         let stack = Stack::new(layout, program, Launch { executable, voice: Voice::Quiet });
-        let lab = Self { stack, proxies, _ports: ports, temporary: Mutex::new(temporary) };
-        up::start_all(&lab.stack).await?;
+        let lab = Self { stack, proxies, _ports: ports, temporary };
+        // The error names a log: it stays.
+        up::start_all(&lab.stack).await.inspect_err(|_| lab.keep())?;
         Ok(lab)
     }
 
@@ -204,29 +208,36 @@ impl Lab {
 
     /// Leaves the folder where it is when the lab ends.
     pub fn keep(&self) {
-        self.take_temporary();
+        self.temporary.take();
     }
 
     /// Ends everything at once, waits for it, and removes the folder unless it is kept.
     pub async fn end(self) -> io::Result<()> {
         self.stack.kill_all();
         self.stack.all_ended().await;
-        match self.take_temporary() {
+        match self.temporary.take() {
             Some(folder) => std::fs::remove_dir_all(folder),
             None => Ok(()),
         }
-    }
-
-    fn take_temporary(&self) -> Option<PathBuf> {
-        self.temporary.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
         self.stack.kill_all();
+    }
+}
+
+impl Temporary {
+    fn take(&self) -> Option<PathBuf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
         // Best effort: what still runs for a moment may write once more.
-        if let Some(folder) = self.take_temporary() {
+        if let Some(folder) = self.take() {
             let _ = std::fs::remove_dir_all(folder);
         }
     }

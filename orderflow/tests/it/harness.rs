@@ -214,10 +214,13 @@ pub(crate) fn signal_process(pid: u32, signal: Signal) {
 
 /// Whether a process runs; one that has ended and only waits to be collected does not.
 pub(crate) fn runs(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
-        !matches!(state, Some('Z' | 'X'))
-    })
+    state_of(pid).is_some_and(|state| !matches!(state, 'Z' | 'X'))
+}
+
+/// The letter that the system has for the state of a process: `T` is frozen.
+pub(crate) fn state_of(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.chars().next()
 }
 
 /// Waits for a condition.

@@ -37,6 +37,8 @@ struct Lane<M, L> {
 #[derive(Debug)]
 struct Comeback {
     id: String,
+    /// On how many leases it was when it failed.
+    leases: usize,
     until: Instant,
 }
 
@@ -81,8 +83,8 @@ impl<M, L> Lanes<M, L> {
         } else if let Some(item) = lane.waiting.iter_mut().find(|item| item.id == id) {
             item.leases.push(lease);
             // The broker delivers in order: it would not come to this message again if the failed one was still to
-            // come.
-            lane.comeback = None;
+            // come. A lease that may have been under way when it failed says nothing.
+            lane.comeback.take_if(|comeback| comeback.leases < item.leases.len());
         } else {
             let item = Item { id, message, leases: vec![lease] };
             if lane.comeback.as_ref().is_some_and(|comeback| comeback.id == item.id) {
@@ -126,7 +128,8 @@ impl<M, L> Lanes<M, L> {
         self.running -= 1;
         self.in_hand -= 1;
         if comes_back && matches!(key, Key::Ordered(_)) {
-            lane.comeback = Some(Comeback { id, until: now + Duration::from_millis(COMEBACK_MS_MAX) });
+            lane.comeback =
+                Some(Comeback { id, leases: leases.len(), until: now + Duration::from_millis(COMEBACK_MS_MAX) });
         }
         if lane.is_ready() {
             self.ready.push_back(key);
@@ -221,6 +224,23 @@ mod tests {
             assert_eq!(started(&mut lanes), [expected]);
             lanes.finish(ordered("a"), false, Instant::now());
         }
+    }
+
+    #[test]
+    fn a_delivery_from_before_a_failure_lets_nothing_overtake_the_failed_message() {
+        let mut lanes = Lanes::new(8);
+        arrive(&mut lanes, "a", "a1", 1);
+        arrive(&mut lanes, "a", "a2", 2);
+        assert_eq!(started(&mut lanes), ["a1"]);
+        // The broker restarts and delivers both again; the first one fails before the second one is taken.
+        arrive(&mut lanes, "a", "a1", 11);
+        assert_eq!(lanes.finish(ordered("a"), true, Instant::now()), [1, 11]);
+        arrive(&mut lanes, "a", "a2", 12);
+        assert_eq!(started(&mut lanes), Vec::<&str>::new());
+        arrive(&mut lanes, "a", "a1", 21);
+        assert_eq!(started(&mut lanes), ["a1"]);
+        lanes.finish(ordered("a"), false, Instant::now());
+        assert_eq!(started(&mut lanes), ["a2"]);
     }
 
     #[test]

@@ -20,9 +20,9 @@ use crate::broker::{self, BrokerConfig};
 use crate::event::Event;
 use crate::telemetry::{TRACE, metrics, trace};
 
-pub use dead_letter::{DEAD_LETTER_REASON, DEAD_LETTER_SUBSCRIPTION};
+pub use dead_letter::{CUT_DATA_BYTES_MAX, DEAD_LETTER_CUT, DEAD_LETTER_REASON, DEAD_LETTER_SUBSCRIPTION};
 
-use dead_letter::DeadLetters;
+use dead_letter::{DeadLetters, Fate};
 use lanes::{Key, Lanes};
 use source::Source;
 
@@ -305,9 +305,16 @@ impl<H: Handler> Work<H> {
             }
             Err(error) => Outcome::Reject(error.to_string()),
         };
+        let outcome = match outcome {
+            Outcome::Reject(reason) => match self.dead_letters.put(&message, &reason, stopping).await {
+                Fate::Set => Outcome::Done,
+                Fate::Stopping => Outcome::Interrupted,
+                // The broker's own policy sets it aside after its attempts.
+                Fate::Refused(problem) => Outcome::Retry(format!("{reason}; and it cannot be set aside: {problem}")),
+            },
+            outcome => outcome,
+        };
         match outcome {
-            Outcome::Reject(reason) if self.dead_letters.put(&message, &reason, stopping).await => Outcome::Done,
-            Outcome::Reject(_) => Outcome::Interrupted,
             Outcome::Retry(reason) => {
                 let subscription = &self.dead_letters.subscription;
                 warn!(

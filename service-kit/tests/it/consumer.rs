@@ -8,8 +8,8 @@ use std::time::Duration;
 use service_kit::CancellationToken;
 use service_kit::breaker::{Breaker, Settings, Unavailable};
 use service_kit::consumer::{
-    Consumer, ConsumerConfig, DEAD_LETTER_REASON, DEAD_LETTER_SUBSCRIPTION, Error, Handler, IN_HAND_MAX,
-    OUTSTANDING_MESSAGES_MAX, Outcome,
+    CUT_DATA_BYTES_MAX, Consumer, ConsumerConfig, DEAD_LETTER_CUT, DEAD_LETTER_REASON, DEAD_LETTER_SUBSCRIPTION, Error,
+    Handler, IN_HAND_MAX, OUTSTANDING_MESSAGES_MAX, Outcome,
 };
 use service_kit::db::{self, Database};
 use service_kit::event::Event;
@@ -71,8 +71,7 @@ impl Running {
 
     /// Waits until it ends by itself, and fails the test when it does not within the deadline.
     async fn ended(self) -> Result<(), Error> {
-        let ended = tokio::time::timeout(Duration::from_millis(crate::DEADLINE_MS), self.task).await;
-        ended.expect("the consumer did not end in time").unwrap()
+        crate::in_time("the consumer ends", self.task).await.unwrap()
     }
 }
 
@@ -183,6 +182,50 @@ async fn poison_is_set_aside_with_its_reason_and_others_flow_on() {
     assert_eq!(letters[0].attributes["other"], "kept");
     assert_eq!((&letters[0].data[..], &letters[2].data[..]), (&b"nameless"[..], &b"bytes"[..]));
     assert_eq!(fake.state().nacked, [""; 0], "poison is no failed attempt");
+    running.stop().await;
+}
+
+/// More of them than the broker takes, once a dead letter's own are added.
+fn many_attributes(id: &str) -> Vec<(String, String)> {
+    let others = (0..99).map(|at| (format!("other-{at}"), at.to_string()));
+    others.chain([("ce-id".into(), id.into())]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_that_is_too_large_to_be_set_aside_whole_is_set_aside_in_part() {
+    let fake = fake();
+    fake.state().published_attributes_max = Some(100);
+    let attributes = many_attributes("1");
+    let attributes: Vec<_> = attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    fake.put(SUBSCRIPTION, "a", &attributes, vec![b'x'; CUT_DATA_BYTES_MAX + 1]);
+    put(&fake, "a", "2", "good");
+    let running = consume(&fake, Recorder::new(|_| Outcome::Done)).await;
+    drained(&fake).await;
+    let letters = fake.published("dead-letters");
+    assert_eq!(letters.len(), 1);
+    let letter = &letters[0];
+    assert_eq!(letter.data.len(), CUT_DATA_BYTES_MAX);
+    assert_eq!(letter.attributes["ce-id"], "1");
+    assert!(letter.attributes[DEAD_LETTER_REASON].contains("`ce-type`"), "{:?}", letter.attributes);
+    assert!(letter.attributes[DEAD_LETTER_CUT].contains("attributes"), "{:?}", letter.attributes);
+    assert!(!letter.attributes.contains_key("other-1"));
+    assert_eq!(fake.state().nacked, [""; 0], "poison is no failed attempt");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn poison_that_the_broker_refuses_even_in_part_is_left_to_its_policy() {
+    let fake = fake();
+    fake.state().published_attributes_max = Some(0);
+    put(&fake, "a", "1", "poison");
+    put(&fake, "b", "2", "good");
+    let handled = Recorder::new(|event| match &event.payload[..] {
+        b"poison" => Outcome::Reject("the bytes do not decode".into()),
+        _ => Outcome::Done,
+    });
+    let running = consume(&fake, handled.clone()).await;
+    crate::until("it has failed again and again", async || fake.state().nacked.len() > 2).await;
+    assert_eq!(handled.by_key()["b"], ["good"]);
     running.stop().await;
 }
 

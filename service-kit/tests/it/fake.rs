@@ -69,6 +69,8 @@ pub(crate) struct State {
     pub(crate) missing_topics: HashSet<String>,
     /// Ordering keys whose publications are refused as invalid.
     pub(crate) refused_keys: HashSet<String>,
+    /// Messages with more attributes are refused as invalid.
+    pub(crate) published_attributes_max: Option<usize>,
     /// Publications take their place and get no answer: the connection dies first.
     pub(crate) lose_replies: bool,
     /// Every stream is opened, and then ends with this. A client may not see it of the first: the end of the connection
@@ -327,6 +329,10 @@ impl Publisher for Service {
             }
             if messages.iter().any(|message| state.refused_keys.contains(&message.ordering_key)) {
                 return Err(Status::invalid_argument("no such message"));
+            }
+            let attributes_max = state.published_attributes_max.unwrap_or(usize::MAX);
+            if messages.iter().any(|message| message.attributes.len() > attributes_max) {
+                return Err(Status::invalid_argument("too many attributes"));
             }
             for mut message in messages {
                 state.ids += 1;

@@ -26,8 +26,13 @@ async fn until<F: AsyncFnMut() -> bool>(what: &str, mut condition: F) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let waited = tokio::time::timeout(Duration::from_millis(DEADLINE_MS), waiting).await;
-    assert!(waited.is_ok(), "it did not come true in time: {what}");
+    in_time(what, waiting).await;
+}
+
+/// What the future gives; fails the test when it does not within the deadline.
+async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let waited = tokio::time::timeout(Duration::from_millis(DEADLINE_MS), future).await;
+    waited.unwrap_or_else(|_| panic!("it did not come true in time: {what}"))
 }
 
 fn broker(fake: &fake::Fake) -> BrokerConfig {

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use orderflow_proto::DESCRIPTORS;
 use service_kit::grpc::{Error, Server};
@@ -43,7 +42,7 @@ async fn health_is_told_while_it_serves_and_not_after() {
     assert_eq!(health.check(request).await.unwrap().into_inner().status, 1);
     drop(health);
     token.cancel();
-    serving.await.unwrap();
+    crate::in_time("the server ends", serving).await.unwrap();
     assert_eq!(health_check(address).await, ExitCode::FAILURE);
 }
 
@@ -57,7 +56,7 @@ async fn a_stopping_server_says_so_to_who_watches() {
     // 2 is NOT_SERVING.
     assert_eq!(watch.message().await.unwrap().unwrap().status, 2);
     drop((watch, health));
-    tokio::time::timeout(Duration::from_secs(30), serving).await.unwrap().unwrap();
+    crate::in_time("the server ends", serving).await.unwrap();
 }
 
 #[tokio::test]
@@ -66,7 +65,7 @@ async fn a_request_that_does_not_end_cannot_hold_up_the_stop() {
     let mut health = HealthClient::new(channel(address).await);
     let watch = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     token.cancel();
-    serving.await.unwrap();
+    crate::in_time("the server ends", serving).await.unwrap();
     drop(watch);
 }
 
@@ -85,7 +84,7 @@ async fn reflection_lists_the_services_of_this_server_alone() {
     assert_eq!(names, ["test.v1.Test", "grpc.health.v1.Health"], "not all that the descriptors know");
     drop((answers, reflection));
     token.cancel();
-    serving.await.unwrap();
+    crate::in_time("the server ends", serving).await.unwrap();
 }
 
 #[tokio::test]

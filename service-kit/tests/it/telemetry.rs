@@ -116,12 +116,12 @@ async fn serve_and_consume(database: Database, fake: &Fake, token: CancellationT
     let message = fake.published("order-events").remove(0);
     let attributes: Vec<(&str, &str)> = message.attributes.iter().map(|(name, value)| (&**name, &**value)).collect();
     fake.put(SUBSCRIPTION, &message.ordering_key, &attributes, "data");
-    let handled = heard.recv().await.unwrap();
+    let handled = crate::in_time("the event is handled", heard.recv()).await.unwrap();
     drop(channel);
     token.cancel();
-    serving.await.unwrap().unwrap();
-    relaying.await.unwrap().unwrap();
-    consuming.await.unwrap().unwrap();
+    crate::in_time("the serving ends", serving).await.unwrap().unwrap();
+    crate::in_time("the relaying ends", relaying).await.unwrap().unwrap();
+    crate::in_time("the consuming ends", consuming).await.unwrap().unwrap();
     handled
 }
 
