@@ -136,7 +136,7 @@ enum Command {
         #[arg(long, value_enum, default_value_t)]
         output: Output,
     },
-    /// Exit with 0 if a part is ready to work
+    /// Exit with 0 if a part, or the page, is ready to work
     Health {
         /// Which part, or `dashboard`
         part: health::Subject,
@@ -273,7 +273,7 @@ async fn execute(command: Command) -> ExitCode {
             let address = match (address, part) {
                 (Some(address), _) => address,
                 (None, health::Subject::Part(part)) => stack.whereabouts().await.address(part),
-                (None, health::Subject::Dashboard) => dashboard::usual_address(),
+                (None, health::Subject::Dashboard) => stack.whereabouts().await.page(),
             };
             exit(part.check(address, HEALTH_WITHIN).await)
         }
@@ -296,7 +296,7 @@ async fn ask(stack: Stack, request: Request) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Reply::Refused { message }) => failed(&message),
-        Ok(Reply::Status { parts }) => {
+        Ok(Reply::Status { parts, page: _ }) => {
             say(&format!("{:<22}{:<22}{:>8}  STATE", "PART", "ADDRESS", "PROCESS"));
             for status in &parts {
                 let pid = status.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::audit::Addresses;
+use crate::dashboard;
 use crate::part::Part;
 use crate::up::{self, PartStatus, Reply, Request};
 
@@ -32,15 +33,25 @@ pub(crate) struct Told {
 #[derive(Debug, Default)]
 pub(crate) struct Whereabouts {
     running: Vec<PartStatus>,
+    page: Option<SocketAddr>,
 }
 
 impl Whereabouts {
-    /// Asks the stack that runs in `data_dir`.
+    /// Asks the stack that runs in `data_dir`. What hangs is given up, and said: who asks goes on with what is usual.
     pub(crate) async fn of(data_dir: &Path) -> Self {
         match up::ask(data_dir, Request::Status).await {
-            Ok(Reply::Status { parts }) => Self { running: parts },
+            Ok(Reply::Status { parts, page }) => Self { running: parts, page },
+            Err(error @ up::AskError::Silent { .. }) => {
+                eprintln!("orderflow: {error}: the parts are looked for at their usual addresses");
+                Self::default()
+            }
             _ => Self::default(),
         }
+    }
+
+    /// Where the page is.
+    pub(crate) fn page(&self) -> SocketAddr {
+        self.page.unwrap_or_else(dashboard::usual_address)
     }
 
     /// Where a part listens.
@@ -79,12 +90,14 @@ mod tests {
             address: address.to_owned(),
             state: String::new(),
         };
-        let whereabouts =
-            Whereabouts { running: vec![status(Part::Broker, "127.0.0.1:1"), status(Part::Acquirer, "127.0.0.1:2")] };
+        let running = vec![status(Part::Broker, "127.0.0.1:1"), status(Part::Acquirer, "127.0.0.1:2")];
+        let page = Some(SocketAddr::from(([127, 0, 0, 1], 3)));
+        let whereabouts = Whereabouts { running, page };
         let told = Told { broker: Some("http://elsewhere:3".to_owned()), ..Told::default() };
         let addresses = whereabouts.addresses(told);
         assert_eq!(addresses.broker, "http://elsewhere:3");
         assert_eq!(addresses.acquirer, "http://127.0.0.1:2");
         assert_eq!(addresses.order_service, "http://127.0.0.1:50051");
+        assert_eq!((Some(whereabouts.page()), Whereabouts::default().page().port()), (page, 8_080));
     }
 }

@@ -19,8 +19,12 @@ use crate::part::{Instance, Part};
 
 /// The subscription with what nobody could handle.
 const DEAD_LETTERS: &str = "operator.dead-letters";
+/// Who keeps them: a person, so that it is no part.
+const OPERATOR: &str = "operator";
 /// Nobody has looked for so long: the books need not be read any more.
 const LOOKED_WITHIN_MS: i64 = 60_000;
+/// Nobody has looked for so long: a steady load that was started from the page ends, or it would fill the disk.
+const LOAD_UNLOOKED_MS_MAX: i64 = 10 * 60_000;
 
 /// Everything that is known now.
 pub(super) struct Live {
@@ -72,7 +76,9 @@ impl Live {
 
     /// Lets the time pass: a new second for the charts, a new picture for those who look.
     pub(super) fn tick(&self) {
-        lock(&self.flow).advance(now_ms());
+        let now_ms = now_ms();
+        lock(&self.flow).advance(now_ms);
+        self.end_forgotten_load(now_ms);
         self.ticks.send_modify(|tick| *tick += 1);
     }
 
@@ -105,10 +111,19 @@ impl Live {
         now_ms() - self.looked_ms.load(Ordering::Relaxed) < LOOKED_WITHIN_MS
     }
 
-    fn look(&self) {
+    /// Somebody is there.
+    pub(super) fn look(&self) {
         let now_ms = now_ms();
         if now_ms - self.looked_ms.swap(now_ms, Ordering::Relaxed) >= LOOKED_WITHIN_MS {
             self.looks.notify_one();
+        }
+    }
+
+    /// Ends the steady load of somebody who has closed the page and gone away.
+    fn end_forgotten_load(&self, now_ms: i64) {
+        let unlooked_ms = now_ms - self.looked_ms.load(Ordering::Relaxed);
+        if unlooked_ms > LOAD_UNLOOKED_MS_MAX && self.steady.stop().is_some() {
+            tracing::info!(unlooked_ms, "the steady load has ended: nobody looks at the page");
         }
     }
 
@@ -137,7 +152,9 @@ impl Live {
 
     /// The broker told how everything stands.
     pub(super) fn set_stats(&self, stats: GetStatsResponse) {
-        let queued = stats.subscriptions.iter().filter(|queue| consumer(queue).is_some());
+        // What lies with the operator waits for nobody's work.
+        let works = |queue: &&SubscriptionStats| consumer(queue).is_some_and(|consumer| consumer != OPERATOR);
+        let queued = stats.subscriptions.iter().filter(works);
         lock(&self.flow).queued(queued.map(|queue| queue.backlog_messages).sum());
         *lock(&self.broker) = Broker { reached: true, seen_ms: Some(now_ms()), stats };
     }
@@ -206,10 +223,11 @@ fn id(name: &str) -> String {
     name.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
-/// The part whose queue this is; none for what is no queue of the suite, such as this page's own subscription.
+/// Whose queue this is: a part's, or the operator's; none for what is no queue of the suite, such as this page's own
+/// subscription.
 fn consumer(queue: &SubscriptionStats) -> Option<&'static str> {
     let (consumer, _) = queue.subscription.rsplit('/').next()?.split_once('.')?;
-    Part::ALL.iter().map(|part| part.name()).find(|name| *name == consumer)
+    Part::ALL.iter().map(|part| part.name()).chain([OPERATOR]).find(|name| *name == consumer)
 }
 
 fn queue(stats: &SubscriptionStats) -> Option<QueueState> {
@@ -237,22 +255,68 @@ fn dead_letters(stats: &GetStatsResponse) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use service_kit::CancellationToken;
 
-    #[test]
-    fn only_queues_of_the_suite_are_shown() {
-        let stats = |name: &str| SubscriptionStats {
+    use super::*;
+    use crate::audit::Addresses;
+    use crate::dashboard::site::Commands;
+
+    fn stats(name: &str) -> SubscriptionStats {
+        SubscriptionStats {
             subscription: format!("projects/orderflow/subscriptions/{name}"),
             topic: "projects/orderflow/topics/order-events".into(),
             backlog_messages: 3,
             oldest_unacked_age: Some(prost_types::Duration { seconds: 1, nanos: 500_000_000 }),
             ..Default::default()
+        }
+    }
+
+    /// What is known of a stack that does not run.
+    fn live() -> Live {
+        let nobody = || "http://127.0.0.1:1".to_owned();
+        let addresses = Addresses {
+            broker: nobody(),
+            acquirer: nobody(),
+            order_service: nobody(),
+            payment_service: nobody(),
+            notification_service: nobody(),
         };
-        for name in ["dashboard-1a2b.order-events", "operator.dead-letters", "mine"] {
+        Live::new(Site::elsewhere(addresses, nobody(), Commands::Compose).unwrap())
+    }
+
+    #[test]
+    fn only_queues_of_the_suite_are_shown() {
+        for name in ["dashboard-1a2b.order-events", "operators.dead-letters", "mine"] {
             assert!(queue(&stats(name)).is_none(), "{name}");
         }
         let shown = queue(&stats("payment-service.order-events")).unwrap();
         assert_eq!((shown.consumer.as_str(), shown.topic.as_str()), ("payment-service", "order-events"));
         assert_eq!((shown.backlog, shown.oldest_age_ms), (3, Some(1_500)));
+    }
+
+    #[tokio::test]
+    async fn dead_letters_are_a_queue_that_is_shown_and_that_counts_for_no_work() {
+        let live = live();
+        let now_ms = now_ms();
+        live.flow().advance(now_ms);
+        let queues = ["payment-service.order-events", "invoice-worker.invoice-jobs", DEAD_LETTERS, "mine"];
+        live.set_stats(GetStatsResponse { subscriptions: queues.map(stats).into(), ..Default::default() });
+        let state = live.state();
+        let letters = state.queues.iter().find(|queue| queue.id == DEAD_LETTERS).unwrap();
+        assert_eq!((letters.consumer.as_str(), letters.backlog, state.dead_letters), ("operator", 3, Some(3)));
+        live.flow().advance(now_ms + 60_000);
+        assert_eq!(live.flow().samples(0)[0].queued, 6, "those of the two parts");
+    }
+
+    #[tokio::test]
+    async fn a_steady_load_ends_when_nobody_has_looked_for_long() {
+        let live = live();
+        live.look();
+        let looked_ms = live.looked_ms.load(Ordering::Relaxed);
+        live.steady.start("http://127.0.0.1:1", 1.0, None, &CancellationToken::new()).unwrap();
+        live.end_forgotten_load(looked_ms + LOAD_UNLOOKED_MS_MAX);
+        assert!(live.steady.state().is_some());
+        live.end_forgotten_load(looked_ms + LOAD_UNLOOKED_MS_MAX + 1);
+        assert!(live.steady.state().is_none());
     }
 }

@@ -46,7 +46,13 @@ struct Counts {
 
 impl Steady {
     /// Starts a load, or changes the one that runs: its counts go on.
-    fn start(&self, url: &str, rate_per_s: f64, mix: Option<String>, ending: &CancellationToken) -> Result<(), String> {
+    pub(super) fn start(
+        &self,
+        url: &str,
+        rate_per_s: f64,
+        mix: Option<String>,
+        ending: &CancellationToken,
+    ) -> Result<(), String> {
         let kinds = mix.as_deref().map(str::parse::<Mix>).transpose().map_err(|error| format!("`mix`: {error}"))?;
         let plan = Plan {
             rate_per_s,
@@ -73,23 +79,27 @@ impl Steady {
         Ok(())
     }
 
-    fn stop(&self) {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(running) = running {
-            running.token.cancel();
-        }
+    /// Ends the load that runs, and tells how it was; nothing if none ran.
+    pub(super) fn stop(&self) -> Option<LoadState> {
+        let ended = self.running.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        ended.token.cancel();
+        Some(ended.state())
     }
 
     pub(super) fn state(&self) -> Option<LoadState> {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let Running { rate_per_s, mix, counts, started_ms, .. } = running.as_ref()?;
-        Some(LoadState {
-            rate_per_s: *rate_per_s,
-            mix: mix.clone(),
-            accepted: counts.accepted.load(Ordering::Relaxed),
-            refused: counts.refused.load(Ordering::Relaxed),
-            started_ms: *started_ms,
-        })
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Running::state)
+    }
+}
+
+impl Running {
+    fn state(&self) -> LoadState {
+        LoadState {
+            rate_per_s: self.rate_per_s,
+            mix: self.mix.clone(),
+            accepted: self.counts.accepted.load(Ordering::Relaxed),
+            refused: self.counts.refused.load(Ordering::Relaxed),
+            started_ms: self.started_ms,
+        }
     }
 }
 
@@ -122,14 +132,15 @@ pub(super) async fn start(
     }
     let (live, url) = (&page.live, &page.live.site.addresses.order_service);
     live.steady.start(url, rate_per_s, mix, &page.ending).map_err(Refusal::bad)?;
+    // Whoever starts a load is there, even if it is a script that never looks at the state.
+    live.look();
     live.touch();
     Ok(Json(json!({ "load": live.steady.state() })))
 }
 
 /// `DELETE /api/load`
 pub(super) async fn stop(State(page): State<Page>) -> Json<Value> {
-    let last = page.live.steady.state();
-    page.live.steady.stop();
+    let last = page.live.steady.stop();
     page.live.touch();
     Json(json!({ "load": last }))
 }

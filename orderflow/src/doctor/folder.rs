@@ -8,6 +8,7 @@ use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 
 use super::Finding;
+use crate::up::quoted;
 
 const CHOOSE: &str = "choose another with --data-dir (ORDERFLOW_DATA_DIR)";
 
@@ -68,7 +69,7 @@ fn owner(data_dir: &Path, uid: u32, ours: u32, about: &str) -> Finding {
         return Finding::ok(about, "it can be written");
     }
     let says = format!("it belongs to user {uid}, and this is user {ours}");
-    let remedy = format!("`chown -R {ours} {}`, or {CHOOSE}", data_dir.display());
+    let remedy = format!("`chown -R {ours} {}`, or {CHOOSE}", quoted(&data_dir.to_string_lossy()));
     Finding::warning(about, says, remedy)
 }
 
@@ -116,5 +117,7 @@ mod tests {
         assert_eq!(finding.level, Level::Warning);
         assert!(finding.says.contains("user 1000") && finding.remedy.unwrap().starts_with("`chown -R 0 /data`"));
         assert_eq!(owner(Path::new("/data"), 7, 7, "folder").level, Level::Ok);
+        let odd = owner(Path::new("/my data"), 1_000, 0, "folder").remedy.unwrap();
+        assert!(odd.starts_with("`chown -R 0 '/my data'`"), "{odd}");
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use broker_log::{Disk, DiskFile, Error};
 
 use super::Finding;
+use crate::up::quoted;
 
 /// A larger journal is not read: that would take too long. In bytes.
 const READ_BYTES_MAX: u64 = 4 << 30;
@@ -19,7 +20,7 @@ pub(super) fn check(folder: &Path) -> Option<Finding> {
     let bytes: u64 = files.filter_map(|file| Some(file.metadata().ok()?.len())).sum();
     if bytes > READ_BYTES_MAX {
         let says = format!("its {} MiB were not read", bytes >> 20);
-        let remedy = format!("`orderflow broker check --data-dir {}` reads them", folder.display());
+        let remedy = format!("`orderflow broker check --data-dir {}` reads them", quoted(&folder.to_string_lossy()));
         return Some(Finding::warning(ABOUT, says, remedy));
     }
     Some(match broker_log::check(&ReadOnly(folder.to_owned())) {

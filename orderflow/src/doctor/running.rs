@@ -7,25 +7,27 @@ use orderflow_proto::orderflow::broker::v1::SubscriptionStats;
 use tokio::time::timeout;
 
 use super::Finding;
-use crate::acquirer::{AcquirerClient, Mode};
-use crate::part::Part;
-use crate::up::{self, PartStatus, Reply, Request};
+use crate::acquirer::{AcquirerClient, Behaviour, Mode};
+use crate::part::{Instance, Part};
+use crate::up::{self, PartStatus, Reply, Request, quoted};
 use crate::{dead_letters, queues};
 
-/// How long the runner and each part get for an answer, in milliseconds.
+/// How long each part gets for an answer, in milliseconds.
 const ANSWER_MS_MAX: u64 = 10_000;
 /// A message that has waited for longer is worth a look, in seconds.
 const WAIT_S_MAX: i64 = 60;
 
 /// Asks the runner of the folder, and its parts.
 pub(super) async fn check(data_dir: &Path) -> Vec<Finding> {
-    let within = Duration::from_millis(ANSWER_MS_MAX);
-    let parts = match timeout(within, up::ask(data_dir, Request::Status)).await {
-        Ok(Ok(Reply::Status { parts })) => parts,
-        Ok(Ok(_)) => return vec![unclear("it gave another answer")],
-        Ok(Err(error)) => return vec![unclear(&error.to_string())],
-        Err(_) => return vec![unclear("it does not answer")],
-    };
+    match up::ask(data_dir, Request::Status).await {
+        Ok(Reply::Status { parts, .. }) => about(&parts, data_dir, Duration::from_millis(ANSWER_MS_MAX)).await,
+        Ok(_) => vec![unclear("it gave another answer")],
+        Err(error) => vec![unclear(&error.to_string())],
+    }
+}
+
+/// What the parts tell of themselves, and of what waits in them.
+async fn about(parts: &[PartStatus], data_dir: &Path, within: Duration) -> Vec<Finding> {
     let mut findings: Vec<Finding> = parts.iter().filter_map(|part| unwell(part, data_dir)).collect();
     if findings.is_empty() {
         findings.push(Finding::ok("parts", "all are well"));
@@ -35,19 +37,36 @@ pub(super) async fn check(data_dir: &Path) -> Vec<Finding> {
         status.map(|status| format!("http://{}", status.address))
     };
     if let Some(broker) = address(Part::Broker) {
-        findings.extend(timeout(within, waiting(&broker, data_dir)).await.unwrap_or_default());
+        let silent = |_| vec![silent(Part::Broker, format!("it did not answer within {within:?}"), data_dir)];
+        findings.extend(timeout(within, waiting(&broker, data_dir)).await.unwrap_or_else(silent));
     }
-    if let Some(acquirer) = address(Part::Acquirer)
-        && let Ok(behaviour) = AcquirerClient::new(&acquirer, within).behaviour().await
-        && behaviour.mode != Mode::Normal
-    {
-        let says = format!("it was told to misbehave ({:?}, {} % of its answers)", behaviour.mode, behaviour.percent);
-        let remedy = format!(
-            "curl -X PUT {acquirer}/v1/behaviour -H 'content-type: application/json' -d '{{\"mode\": \"normal\"}}'"
-        );
-        findings.push(Finding::warning("acquirer", says, remedy));
+    if let Some(acquirer) = address(Part::Acquirer) {
+        match AcquirerClient::new(&acquirer, within).behaviour().await {
+            Ok(Behaviour { mode: Mode::Normal, .. }) => {}
+            Ok(behaviour) => findings.push(misbehaves(&acquirer, behaviour)),
+            Err(error) => findings.push(silent(Part::Acquirer, error.to_string(), data_dir)),
+        }
     }
     findings
+}
+
+fn misbehaves(acquirer: &str, Behaviour { mode, percent }: Behaviour) -> Finding {
+    let says = format!("it was told to misbehave ({mode:?}, {percent} % of its answers)");
+    let remedy = format!(
+        "curl -X PUT {acquirer}/v1/behaviour -H 'content-type: application/json' -d '{{\"mode\": \"normal\"}}'"
+    );
+    Finding::warning(Part::Acquirer, says, remedy)
+}
+
+/// A part that the runner calls healthy, and that does not tell what it is asked.
+fn silent(part: Part, says: String, data_dir: &Path) -> Finding {
+    Finding::problem(part, says, format!("{} may say why", log(part, data_dir)))
+}
+
+/// The log of a part, as a word to paste.
+fn log(part: impl Into<Instance>, data_dir: &Path) -> String {
+    let path = data_dir.join("logs").join(format!("{}.log", part.into()));
+    format!("`{}`", quoted(&path.to_string_lossy()))
 }
 
 fn unclear(says: &str) -> Finding {
@@ -59,10 +78,10 @@ fn unwell(status: &PartStatus, data_dir: &Path) -> Option<Finding> {
         return None;
     }
     let PartStatus { part, state, .. } = status;
-    let folder = data_dir.display();
+    let folder = quoted(&data_dir.to_string_lossy());
     let remedy = match status.pid {
         None => format!("`orderflow start {part} --data-dir {folder}`"),
-        Some(_) => format!("`{folder}/logs/{part}.log` may say why"),
+        Some(_) => format!("{} may say why", log(*part, data_dir)),
     };
     Some(Finding::problem(part, state, remedy))
 }
@@ -74,7 +93,8 @@ async fn waiting(broker: &str, data_dir: &Path) -> Vec<Finding> {
         Ok(0) => findings.push(Finding::ok("dead letters", "there are none")),
         Ok(count) => {
             let says = format!("{count} message(s) could not be handled");
-            let remedy = format!("`orderflow dead-letters list --data-dir {}` says why", data_dir.display());
+            let folder = quoted(&data_dir.to_string_lossy());
+            let remedy = format!("`orderflow dead-letters list --data-dir {folder}` says why");
             findings.push(Finding::warning("dead letters", says, remedy));
         }
         Err(error) => findings.push(Finding::problem("dead letters", error, "look at the broker's log")),
@@ -95,20 +115,23 @@ fn stuck(queue: &SubscriptionStats, data_dir: &Path) -> Option<Finding> {
     let name = queue.subscription.rsplit('/').next()?;
     let part = Part::ALL.into_iter().find(|part| name.starts_with(&format!("{}.", part.name())))?;
     let age_s = queue.oldest_unacked_age.map_or(0, |age| age.seconds);
-    let (backlog, folder) = (queue.backlog_messages, data_dir.display());
+    let (backlog, folder) = (queue.backlog_messages, quoted(&data_dir.to_string_lossy()));
     if backlog > 0 && queue.consumers == 0 {
         let says = format!("{backlog} message(s) wait, and nobody takes them");
         return Some(Finding::warning(name, says, format!("`orderflow start {part} --data-dir {folder}`")));
     }
     let says =
         format!("{backlog} message(s) wait, the oldest for {age_s} s: the circuit is open, or {part} is too slow");
-    let remedy = format!("`{folder}/logs/{part}.log` says what it waits for");
+    let remedy = format!("{} says what it waits for", log(part, data_dir));
     (backlog > 0 && age_s > WAIT_S_MAX).then(|| Finding::warning(name, says, remedy))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
+    use crate::doctor::Level;
 
     fn queue(backlog_messages: u64, consumers: u32, age_s: i64) -> SubscriptionStats {
         SubscriptionStats {
@@ -117,6 +140,27 @@ mod tests {
             consumers,
             oldest_unacked_age: Some(prost_types::Duration { seconds: age_s, nanos: 0 }),
             ..SubscriptionStats::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_part_that_is_called_healthy_and_does_not_answer_is_a_problem() {
+        // They take connections and say nothing.
+        let listeners = [Part::Broker, Part::Acquirer].map(|part| (part, TcpListener::bind("127.0.0.1:0").unwrap()));
+        let status = |(part, listener): &(Part, TcpListener)| PartStatus {
+            part: (*part).into(),
+            pid: Some(1),
+            healthy: true,
+            address: listener.local_addr().unwrap().to_string(),
+            state: "healthy".to_owned(),
+        };
+        let parts: Vec<_> = listeners.iter().map(status).collect();
+        let findings = about(&parts, Path::new("my data"), Duration::from_millis(20)).await;
+        for part in [Part::Broker, Part::Acquirer] {
+            let finding = findings.iter().find(|finding| finding.about == part.name()).unwrap();
+            assert_eq!(finding.level, Level::Problem);
+            assert!(finding.says.ends_with("did not answer within 20ms"), "{finding:?}");
+            assert_eq!(finding.remedy, Some(format!("`'my data/logs/{part}.log'` may say why")));
         }
     }
 

@@ -115,7 +115,7 @@ impl Lab {
             None => std::env::current_exe().map_err(Error::io("the program's own file can't be found"))?,
         };
         let program = Program { executable: "orderflow".to_owned(), flags: String::new() };
-        let stack = Stack::new(layout, program, Launch { executable, voice: Voice::Quiet });
+        let stack = Stack::new(layout, program, Launch { executable, voice: Voice::Quiet }, None);
         let lab = Self { stack, proxies, _ports: ports, temporary };
         // The error names a log: it stays.
         up::start_all(&lab.stack).await.inspect_err(|_| lab.keep())?;

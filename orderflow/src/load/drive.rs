@@ -1,6 +1,6 @@
 //! Places orders when they are due, whether those before have been answered or not.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use orderflow_proto::orderflow::order::v1::Order;
 use tokio::task::JoinSet;
@@ -10,6 +10,9 @@ use tokio_util::sync::CancellationToken;
 use super::plan::Arrival;
 use super::shop::Shop;
 use super::{IN_FLIGHT_MAX, Kind, Outcome, Plan, Refusal, Tally};
+
+/// How finely order-service tells when an order was made.
+const CREATE_TIME_STEP: Duration = Duration::from_millis(1);
 
 /// An order that was answered.
 struct Answered {
@@ -101,7 +104,7 @@ impl Answered {
             intended: start_time + (self.intended - start),
             late: self.sent - self.intended,
             took: self.answered - self.intended,
-            repeated: created.is_some_and(|created| created < start_time),
+            repeated: created.is_some_and(|created| created + CREATE_TIME_STEP <= start_time),
             result: self.result.as_ref(),
         }
     }
@@ -109,8 +112,6 @@ impl Answered {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -149,5 +150,6 @@ mod tests {
         };
         assert!(repeated(now - Duration::from_secs(1)));
         assert!(!repeated(now + Duration::from_secs(1)));
+        assert!(!repeated(now - Duration::from_micros(999)), "it was made in the millisecond in which the load began");
     }
 }

@@ -1,16 +1,23 @@
 //! Talking to a running `orderflow up` from another terminal: JSON lines over a Unix domain socket in its folder.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::time;
 
 use crate::part::Instance;
 
 /// A longer request or reply is refused.
 const MESSAGE_BYTES_MAX: u64 = 64 * 1024;
+/// How long a runner may take to tell how its parts are.
+const STATUS_WITHIN: Duration = Duration::from_secs(10);
+/// How long it may take to start or to end a part: longer than it gives the part itself.
+const CHANGE_WITHIN: Duration = Duration::from_secs(60);
 
 /// What the runner is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +42,16 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// How long the answer may take.
+    fn limit(self) -> Duration {
+        match self {
+            Self::Status => STATUS_WITHIN,
+            Self::Kill { .. } | Self::Stop { .. } | Self::Start { .. } => CHANGE_WITHIN,
+        }
+    }
+}
+
 /// What the runner answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "kebab-case")]
@@ -53,6 +70,9 @@ pub enum Reply {
     Status {
         /// In the order in which they start.
         parts: Vec<PartStatus>,
+        /// Where its page is, if it serves one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        page: Option<SocketAddr>,
     },
 }
 
@@ -80,6 +100,14 @@ pub enum Error {
         /// The folder in which the socket would be.
         data_dir: PathBuf,
     },
+    /// The runner says nothing.
+    #[error("the `orderflow up` on `{}` does not answer within {} s", data_dir.display(), within.as_secs())]
+    Silent {
+        /// Whose folder it is.
+        data_dir: PathBuf,
+        /// How long it was given.
+        within: Duration,
+    },
     /// The connection failed in some other way.
     #[error("the running `orderflow up` can't be asked: {0}")]
     Io(#[from] io::Error),
@@ -88,8 +116,17 @@ pub enum Error {
     Json(#[from] serde_json::Error),
 }
 
-/// Asks the stack that runs on this folder.
+/// Asks the stack that runs on this folder. A runner that hangs is given up.
 pub async fn ask(data_dir: &Path, request: Request) -> Result<Reply, Error> {
+    ask_within(data_dir, request, request.limit()).await
+}
+
+async fn ask_within(data_dir: &Path, request: Request, within: Duration) -> Result<Reply, Error> {
+    let silent = |_| Error::Silent { data_dir: data_dir.to_owned(), within };
+    time::timeout(within, ask_patiently(data_dir, request)).await.map_err(silent)?
+}
+
+async fn ask_patiently(data_dir: &Path, request: Request) -> Result<Reply, Error> {
     let stream = UnixStream::connect(socket(data_dir)).await.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             Error::NotRunning { data_dir: data_dir.to_owned() }
@@ -145,6 +182,21 @@ mod tests {
         let error = ask(folder.path(), Request::Status).await.unwrap_err();
         assert!(matches!(error, Error::NotRunning { .. }), "{error}");
         assert!(error.to_string().contains("ORDERFLOW_DATA_DIR"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_runner_that_hangs_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        // The system takes the connection; nobody accepts it.
+        let _listener = listen(folder.path()).unwrap();
+        let error = ask_within(folder.path(), Request::Status, Duration::from_millis(20)).await.unwrap_err();
+        assert!(matches!(error, Error::Silent { .. }), "{error}");
+    }
+
+    #[test]
+    fn an_answer_of_a_runner_without_a_page_is_read() {
+        let reply: Reply = serde_json::from_str(r#"{"result":"status","parts":[]}"#).unwrap();
+        assert_eq!(reply, Reply::Status { parts: Vec::new(), page: None });
     }
 
     #[tokio::test]

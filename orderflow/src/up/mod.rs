@@ -20,7 +20,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub(crate) use self::child::{Launch, Voice};
-pub use self::control::{PartStatus, Reply, Request, ask};
+pub use self::control::{Error as AskError, PartStatus, Reply, Request, ask};
 use self::layout::Layout;
 pub(crate) use self::stack::{Program, Stack};
 use crate::dashboard::{self, Door, Listen, Site};
@@ -223,7 +223,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
         executable: std::env::current_exe().map_err(Error::io("the program's own file can't be found"))?,
         voice: if config.verbose { Voice::Verbose } else { Voice::Warnings },
     };
-    let stack = Stack::new(layout, program(&config.data_dir), launch);
+    let page = door.as_ref().map(Door::address);
+    let stack = Stack::new(layout, program(&config.data_dir), launch, page);
 
     let outcome = tokio::select! {
         started = start_all(&stack) => started,
@@ -233,7 +234,7 @@ pub async fn run(config: Config) -> Result<(), Error> {
     let mut dashboard = None;
     let outcome = match outcome {
         Ok(()) => {
-            terminal::say(&stack.welcome(started.elapsed(), door.as_ref().map(Door::address)));
+            terminal::say(&stack.welcome(started.elapsed()));
             dashboard = door.map(|door| {
                 let (site, token) = (Site::owned(Arc::clone(&stack)), token.clone());
                 tokio::spawn(door.serve(site, Vec::new(), token))
@@ -337,7 +338,7 @@ pub(crate) fn program(data_dir: &Path) -> Program {
 }
 
 /// A word as a shell takes it for one.
-fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
     if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Stack {
     launch: Launch,
     /// How to call this program again, with the flags that lead to this stack: `orderflow --data-dir … `.
     program: Program,
+    /// Where the runner serves its page, if it does.
+    page: Option<SocketAddr>,
     /// The last process of each instance. An exit status inside says that it has ended.
     slots: Mutex<BTreeMap<Instance, Running>>,
     /// Set while everything is being stopped: ends are expected then, and nothing is started any more.
@@ -55,11 +57,12 @@ impl Program {
 }
 
 impl Stack {
-    pub(crate) fn new(layout: Layout, program: Program, launch: Launch) -> Arc<Self> {
+    pub(crate) fn new(layout: Layout, program: Program, launch: Launch, page: Option<SocketAddr>) -> Arc<Self> {
         Arc::new(Self {
             layout,
             launch,
             program,
+            page,
             slots: Mutex::default(),
             ending: AtomicBool::new(false),
             watchers: TaskTracker::new(),
@@ -91,7 +94,7 @@ impl Stack {
     /// Does what another terminal asks for.
     pub(crate) async fn handle(self: &Arc<Self>, request: Request) -> Reply {
         let done = match request {
-            Request::Status => return Reply::Status { parts: self.status().await },
+            Request::Status => return Reply::Status { parts: self.status().await, page: self.page },
             Request::Start { part } => {
                 self.start(part).await.map(|pid| format!("{part} is ready again, as process {pid}"))
             }
@@ -142,8 +145,8 @@ impl Stack {
     }
 
     /// What to say once everything is ready.
-    pub(crate) fn welcome(&self, took: Duration, page: Option<SocketAddr>) -> String {
-        welcome::text(&self.layout, &self.program, took, page)
+    pub(crate) fn welcome(&self, took: Duration) -> String {
+        welcome::text(&self.layout, &self.program, took, self.page)
     }
 
     fn spawn(self: &Arc<Self>, part: Instance, env: &[Variable]) -> Result<Running, Error> {
@@ -211,10 +214,14 @@ impl Stack {
 
     async fn status(&self) -> Vec<PartStatus> {
         let mut parts = self.processes();
-        for status in &mut parts {
-            let address = self.layout.reach(status.part);
-            status.healthy =
-                status.pid.is_some() && health::check(status.part.part, address, STATUS_WITHIN).await.is_ok();
+        // Side by side: several that are frozen must not keep whoever asks waiting for each in turn.
+        let ask = |status: &PartStatus| {
+            let (part, address, runs) = (status.part, self.layout.reach(status.part), status.pid.is_some());
+            tokio::spawn(async move { runs && health::check(part.part, address, STATUS_WITHIN).await.is_ok() })
+        };
+        let answers: Vec<_> = parts.iter().map(ask).collect();
+        for (status, answer) in parts.iter_mut().zip(answers) {
+            status.healthy = answer.await.unwrap_or(false);
             if status.healthy {
                 "healthy".clone_into(&mut status.state);
             }

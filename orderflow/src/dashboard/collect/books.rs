@@ -38,7 +38,7 @@ pub(super) async fn read(live: Arc<Live>) {
             }
             Err(error) => {
                 judge = Judge::default();
-                BooksState { status: BooksStatus::Unknown, error: Some(error.to_string()), ..live.books() }
+                BooksState { status: BooksStatus::Unknown, error: Some(error), ..live.books() }
             }
         };
         let rests = books.status == BooksStatus::Balanced;
@@ -51,10 +51,15 @@ pub(super) async fn read(live: Arc<Live>) {
     }
 }
 
-async fn verdict(live: &Live) -> Result<Verdict, audit::Error> {
-    let books = Books::read(&live.site.addresses).await?;
-    // The sums of many orders take a while, in which others want to run.
-    Ok(task::spawn_blocking(move || audit::check(&books)).await.unwrap_or_default())
+async fn verdict(live: &Live) -> Result<Verdict, String> {
+    let books = Books::read(&live.site.addresses).await.map_err(|error| error.to_string())?;
+    checked(move || audit::check(&books)).await
+}
+
+/// Checks apart: the sums of many orders take a while, in which others want to run. A check that breaks off is no
+/// verdict, and least of all a good one.
+async fn checked(check: impl FnOnce() -> Verdict + Send + 'static) -> Result<Verdict, String> {
+    task::spawn_blocking(check).await.map_err(|error| format!("the books could not be checked: {error}"))
 }
 
 fn told(verdict: Verdict, status: BooksStatus) -> BooksState {
@@ -153,6 +158,13 @@ mod tests {
     }
 
     use BooksStatus::{Balanced, InFlight, Wrong};
+
+    #[tokio::test]
+    async fn a_check_that_breaks_off_is_no_verdict() {
+        assert!(checked(Verdict::default).await.is_ok_and(|verdict| verdict.is_balanced()));
+        let error = checked(|| panic!("a sum is too large")).await.unwrap_err();
+        assert!(error.contains("could not be checked"), "{error}");
+    }
 
     #[test]
     fn waiting_is_not_wrong() {
