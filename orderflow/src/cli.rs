@@ -240,9 +240,9 @@ async fn execute(command: Command) -> ExitCode {
             put_load(&stack.whereabouts().await.addresses(told), &config, output).await
         }
         Command::Compare { config, output } => match compare::run(&config).await {
-            Ok(comparison) => {
+            Ok((comparison, written)) => {
                 output.say(|| comparison.table(), || comparison.json());
-                balanced(comparison.is_balanced())
+                written.map_or_else(|error| failed(&error), |()| balanced(comparison.is_balanced()))
             }
             Err(error) => failed(&error),
         },

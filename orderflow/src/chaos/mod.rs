@@ -27,6 +27,7 @@ pub use self::schedule::{Fault, Schedule, Settings, What};
 use crate::lab::LAB_INSTANCES_MAX;
 use crate::part::Part;
 use crate::terminal::say;
+use crate::up::Signals;
 use crate::{audit, report, up};
 
 /// The shortest run: in a shorter one there is no time to kill every part.
@@ -74,6 +75,12 @@ pub enum Error {
     /// The broker takes no witness.
     #[error(transparent)]
     Witness(#[from] audit::Error),
+    /// Signals can't be listened to.
+    #[error("ctrl-c can't be caught: {0}")]
+    Signals(#[source] io::Error),
+    /// Somebody ended it.
+    #[error("the run was broken off")]
+    Interrupted,
     /// The folder of the stack can't be removed.
     #[error("the stack's folder can't be removed: {0}")]
     Folder(#[source] io::Error),
@@ -93,9 +100,11 @@ pub async fn execute(config: Config, json: bool) -> Result<(), Error> {
     }
     let seeds = config.seeds.clone().unwrap_or(config.seed..=config.seed);
     let is_one = config.seeds.is_none();
+    config.report.as_deref().map_or(Ok(()), report::check)?;
+    let mut signals = Signals::new().map_err(Error::Signals)?;
     let mut accounts = Vec::new();
     for seed in seeds {
-        let account = config.task(seed).run().await?;
+        let account = config.task(seed).run(&mut signals).await?;
         if json {
             say(&serde_json::json!(account).to_string());
         } else {

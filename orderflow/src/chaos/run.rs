@@ -17,6 +17,7 @@ use crate::lab::{Lab, Options};
 use crate::load::{self, Plan};
 use crate::part::{Instance, Part};
 use crate::queues;
+use crate::up::Signals;
 
 /// What customers do. Every end of an order is in it.
 const MIX: &str = "paid=56,declined=8,flaky=4,lost-reply=4,slow=2,cancelled=10,deadline=4,synchronous=12";
@@ -65,13 +66,31 @@ impl Task {
         u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Runs once and tells what came of it. A lab with a bad verdict is left where it is.
-    pub(super) async fn run(&self) -> Result<Account, Error> {
+    /// Runs once and tells what came of it. A lab with a bad verdict is left where it is. A signal breaks it off.
+    pub(super) async fn run(&self, signals: &mut Signals) -> Result<Account, Error> {
         let options = Options { instances: self.instances.clone(), proxied: true, ..Options::default() };
         let lab = Arc::new(Lab::start(options).await?);
+        let mut account = tokio::select! {
+            account = self.account(&lab) => account,
+            () = signals.next() => Err(Error::Interrupted),
+        };
+        let is_bad = account.as_ref().is_ok_and(|account| !account.is_good());
+        if self.keep || is_bad {
+            lab.keep();
+            if let Ok(account) = &mut account {
+                account.folder = Some(lab.folder().to_owned());
+            }
+        }
+        // Torture that did not come to its end may have the lab for another moment: it can start nothing there any more.
+        lab.end().await.map_err(Error::Folder)?;
+        account
+    }
+
+    /// Tortures a lab, and judges.
+    async fn account(&self, lab: &Arc<Lab>) -> Result<Account, Error> {
         let witness = Witness::subscribe(&lab.addresses().broker, self.seed).await?;
         let diary = Arc::new(Diary::new());
-        let overtime = time::timeout(self.duration + OVERTIME, self.hurt(&lab, &witness, &diary)).await;
+        let overtime = time::timeout(self.duration + OVERTIME, self.hurt(lab, &witness, &diary)).await;
         if overtime.is_err() {
             diary.surprised(self.duration_ms(), "the run does not come to its end", "");
         }
@@ -79,24 +98,15 @@ impl Task {
         let ending = CancellationToken::new();
         let (judgement, ()) = tokio::join!(
             async {
-                let judgement = settle(&lab, &witness, &diary).await;
+                let judgement = settle(lab, &witness, &diary).await;
                 ending.cancel();
                 judgement
             },
-            watch(&lab, &witness, &diary, &ending),
+            watch(lab, &witness, &diary, &ending),
         );
         let drained = settled_from.elapsed();
         witness.end().await;
-        let mut account = Account::new(self, &mut diary.pages(), judgement, drained);
-        if self.keep || !account.is_good() {
-            account.folder = Some(lab.folder().to_owned());
-            lab.keep();
-        }
-        // Torture that did not come to its end may have the lab for another moment, and then ends it with its last hold.
-        if let Some(lab) = Arc::into_inner(lab) {
-            lab.end().await.map_err(Error::Folder)?;
-        }
-        Ok(account)
+        Ok(Account::new(self, &mut diary.pages(), judgement, drained))
     }
 
     /// The load and the torture, side by side.

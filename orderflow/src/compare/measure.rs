@@ -13,6 +13,7 @@ use crate::load::{self, Plan};
 use crate::part::Part;
 use crate::queues;
 use crate::terminal::Progress;
+use crate::up::Signals;
 
 /// How often the depth of the queue is looked at, in milliseconds.
 const QUEUE_EVERY_MS: u64 = 500;
@@ -51,11 +52,35 @@ pub(super) struct Answer {
     pub(super) total_minor: i64,
 }
 
-/// Puts the load on a new stack, kills payment-service in the midst of it, and asks everybody afterwards.
-pub(super) async fn run(mode: Mode, plan: &Plan, config: &Config, progress: &Progress) -> Result<Recording, Error> {
-    let name = mode.name();
-    progress.say(format!("{name}: a stack starts"));
+/// Measures in a new stack, and ends that whatever comes of it. A signal breaks it off.
+pub(super) async fn run(
+    mode: Mode,
+    plan: &Plan,
+    config: &Config,
+    progress: &Progress,
+    signals: &mut Signals,
+) -> Result<Recording, Error> {
+    progress.say(format!("{}: a stack starts", mode.name()));
     let lab = Lab::start(lab::Options::default()).await?;
+    let recording = tokio::select! {
+        recording = measure(mode, plan, config, progress, &lab) => recording,
+        () = signals.next() => Err(Error::Interrupted),
+    };
+    if recording.as_ref().is_ok_and(|recording| !recording.verdict.is_balanced()) {
+        lab.keep();
+        eprintln!(
+            "the books of the {} run do not balance; its folder is kept: {}",
+            mode.name(),
+            lab.folder().display()
+        );
+    }
+    lab.end().await.map_err(Error::Folder)?;
+    recording
+}
+
+/// Puts the load on the stack, kills payment-service in the midst of it, and asks everybody afterwards.
+async fn measure(mode: Mode, plan: &Plan, config: &Config, progress: &Progress, lab: &Lab) -> Result<Recording, Error> {
+    let name = mode.name();
     let totals: Vec<i64> = plan.arrivals().map(|arrival| arrival.total_minor()).collect();
     let (started, stop_looking) = (SystemTime::now(), CancellationToken::new());
     let since = |time: SystemTime| time.duration_since(started).unwrap_or_default();
@@ -79,17 +104,11 @@ pub(super) async fn run(mode: Mode, plan: &Plan, config: &Config, progress: &Pro
         stop_looking.cancel();
         Ok::<_, Error>(())
     };
-    let looking = async { Ok(watch_queue(&lab, &since, &stop_looking).await) };
-    let ((), (killed, restarted), queue) = tokio::try_join!(placing, outage(&lab, config, &since), looking)?;
+    let looking = async { Ok(watch_queue(lab, &since, &stop_looking).await) };
+    let ((), (killed, restarted), queue) = tokio::try_join!(placing, outage(lab, config, &since), looking)?;
     let verdict = audit::run(&lab.addresses(), Duration::from_millis(BALANCE_MS_MAX)).await?;
     let paid = after::paid(&lab.addresses().order_service, &accepted).await?;
     let paid = paid.into_iter().map(|(intended, took)| (since(intended), took)).collect();
-    if verdict.is_balanced() {
-        lab.end().await?;
-    } else {
-        lab.keep();
-        eprintln!("the books of the {name} run do not balance; its folder is kept: {}", lab.folder().display());
-    }
     Ok(Recording { mode, killed, restarted, answers, paid, queue, verdict })
 }
 

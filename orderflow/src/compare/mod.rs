@@ -16,6 +16,7 @@ use serde::Serialize;
 pub use self::result::{Lost, Outcome, Phase, PhaseName};
 use crate::load::{self, Kind, Mix, Plan};
 use crate::terminal::Progress;
+use crate::up::Signals;
 use crate::{audit, report, up};
 
 /// The shortest span of a comparison, in milliseconds.
@@ -94,10 +95,16 @@ pub enum Error {
     /// A stack could not be asked.
     #[error(transparent)]
     Ask(#[from] audit::Error),
+    /// Signals can't be listened to.
+    #[error("ctrl-c can't be caught: {0}")]
+    Signals(#[source] io::Error),
+    /// Somebody ended it.
+    #[error("the comparison was broken off")]
+    Interrupted,
     /// A stack's folder could not be removed.
     #[error("the folder of a stack can't be removed: {0}")]
-    Folder(#[from] io::Error),
-    /// The report could not be written.
+    Folder(#[source] io::Error),
+    /// The report can't be written.
     #[error(transparent)]
     Report(#[from] report::Error),
 }
@@ -145,13 +152,16 @@ impl Comparison {
     }
 }
 
-/// Runs both, each in a stack of its own, and writes the report if one is wanted.
-pub async fn run(config: &Config) -> Result<Comparison, Error> {
+/// Runs both, each in a stack of its own, and writes the report if one is wanted. Whether that could be written comes
+/// second: what was found is told all the same. ctrl-c ends everything, the stack that runs included.
+pub async fn run(config: &Config) -> Result<(Comparison, Result<(), report::Error>), Error> {
     let plans = [config.plan(Mode::Synchronous)?, config.plan(Mode::Asynchronous)?];
+    config.report.as_deref().map_or(Ok(()), report::check)?;
+    let mut signals = Signals::new().map_err(Error::Signals)?;
     let progress = Progress::new(None);
     let [synchronous, asynchronous] = plans;
-    let synchronous = measure::run(Mode::Synchronous, &synchronous, config, &progress).await?;
-    let asynchronous = measure::run(Mode::Asynchronous, &asynchronous, config, &progress).await?;
+    let synchronous = measure::run(Mode::Synchronous, &synchronous, config, &progress, &mut signals).await?;
+    let asynchronous = measure::run(Mode::Asynchronous, &asynchronous, config, &progress, &mut signals).await?;
     progress.done();
     let comparison = Comparison {
         rate_per_s: config.rate,
@@ -159,10 +169,11 @@ pub async fn run(config: &Config) -> Result<Comparison, Error> {
         outage_s: config.outage.as_secs_f64(),
         outcomes: [Outcome::of(&synchronous), Outcome::of(&asynchronous)],
     };
-    if let Some(path) = &config.report {
-        present::report(path, &comparison, [&synchronous, &asynchronous])?;
-    }
-    Ok(comparison)
+    let written = match &config.report {
+        Some(path) => present::report(path, &comparison, [&synchronous, &asynchronous]),
+        None => Ok(()),
+    };
+    Ok((comparison, written))
 }
 
 #[cfg(test)]

@@ -212,7 +212,7 @@ impl Lab {
     }
 
     /// Ends everything at once, waits for it, and removes the folder unless it is kept.
-    pub async fn end(self) -> io::Result<()> {
+    pub async fn end(&self) -> io::Result<()> {
         self.stack.kill_all();
         self.stack.all_ended().await;
         match self.temporary.take() {

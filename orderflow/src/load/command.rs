@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::after::{self, Accepted};
 use super::summary::Summary;
-use super::{Error, Mix, Plan};
-use crate::audit::{self, Addresses};
+use super::{Error, Mix, Outcome, Plan, Spread, Tally};
+use crate::audit::{self, Addresses, Verdict};
 use crate::terminal::Progress;
 
 /// The most orders that one command may place: it remembers each until it knows when it was paid.
@@ -60,19 +61,15 @@ impl Config {
     }
 }
 
-/// Places the orders, waits until they are worked off, and checks the books. ctrl-c ends the placing early.
+/// Places the orders, waits until they are worked off, and checks the books. ctrl-c ends the placing early; the next one
+/// ends what follows, and what was found by then is told.
 pub(crate) async fn execute(config: &Config, addresses: &Addresses) -> Result<Summary, Error> {
     let plan = config.plan()?;
-    let token = CancellationToken::new();
-    let on_interrupt = token.clone();
-    let interrupt = tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            on_interrupt.cancel();
-        }
-    });
+    // The one listener for the whole command: from its first moment on ctrl-c does not end the process any more.
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
     let progress = Progress::new(Some(config.duration));
     let (mut accepted, mut refused) = (Accepted::new(), 0_u64);
-    let tally = super::run(&addresses.order_service, &plan, token, |outcome| {
+    let observe = |outcome: &Outcome<'_>| {
         match outcome.result {
             // When an order of an earlier load was paid tells nothing about this one.
             Ok(_) if outcome.repeated => {}
@@ -80,22 +77,68 @@ pub(crate) async fn execute(config: &Config, addresses: &Addresses) -> Result<Su
             Err(_) => refused += 1,
         }
         progress.say(format!("{} accepted, {refused} refused", accepted.len()));
-    })
-    .await?;
-    interrupt.abort();
-
-    let deadline = Instant::now() + config.wait;
-    let drain = after::drain(addresses, config.wait, |waiting| {
-        progress.say(format!("{} messages wait in the queues", waiting.messages));
-    })
-    .await;
-    progress.say("the books are read".to_owned());
-    let left = deadline.saturating_duration_since(Instant::now());
-    let verdict = audit::run(addresses, left).await.map_err(|error| error.to_string());
-    let paid = after::paid(&addresses.order_service, &accepted).await?;
-    let paid = after::latencies(paid.into_iter().map(|(_, took)| took));
+    };
+    let tally = place(&addresses.order_service, &plan, observe, &mut interrupts).await?;
+    let after = tokio::select! {
+        after = After::wait(addresses, &accepted, config.wait, &progress) => after?,
+        _ = interrupts.recv() => After::broken_off(),
+    };
     progress.done();
-    Ok(Summary::new(&plan, &tally, paid.spread(), drain, verdict))
+    Ok(Summary::new(&plan, &tally, after.paid, after.drain, after.verdict))
+}
+
+/// Places orders until the plan or an interrupt ends it. Those that are on their way then are waited for, until another
+/// interrupt.
+async fn place(
+    url: &str,
+    plan: &Plan,
+    observe: impl FnMut(&Outcome<'_>) + Send,
+    interrupts: &mut Signal,
+) -> Result<Tally, Error> {
+    let token = CancellationToken::new();
+    let placing = super::run(url, plan, token.clone(), observe);
+    tokio::pin!(placing);
+    tokio::select! {
+        tally = &mut placing => return tally,
+        _ = interrupts.recv() => token.cancel(),
+    }
+    tokio::select! {
+        tally = &mut placing => tally,
+        _ = interrupts.recv() => Err(Error::Interrupted),
+    }
+}
+
+/// What is to be seen once all orders are placed.
+struct After {
+    drain: Option<Duration>,
+    verdict: Result<Verdict, String>,
+    paid: Spread,
+}
+
+impl After {
+    async fn wait(
+        addresses: &Addresses,
+        accepted: &Accepted,
+        limit: Duration,
+        progress: &Progress,
+    ) -> Result<Self, Error> {
+        let deadline = Instant::now() + limit;
+        let drain = after::drain(addresses, limit, |waiting| {
+            progress.say(format!("{} messages wait in the queues", waiting.messages));
+        })
+        .await;
+        progress.say("the books are read".to_owned());
+        let left = deadline.saturating_duration_since(Instant::now());
+        let verdict = audit::run(addresses, left).await.map_err(|error| error.to_string());
+        let paid = after::paid(&addresses.order_service, accepted).await?;
+        let paid = after::latencies(paid.into_iter().map(|(_, took)| took)).spread();
+        Ok(Self { drain, verdict, paid })
+    }
+
+    /// Nobody wanted to wait for it.
+    fn broken_off() -> Self {
+        Self { drain: None, verdict: Err(Error::Interrupted.to_string()), paid: Spread::default() }
+    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::time::{Duration, SystemTime};
 
 use orderflow_proto::orderflow::order::v1::Order;
@@ -89,6 +90,12 @@ pub enum Error {
     /// More orders than one command can follow.
     #[error("{0:.0} orders are more than the {ORDERS_MAX:.0} that one load can follow: lower the rate or the duration")]
     Orders(f64),
+    /// ctrl-c can't be listened to.
+    #[error("ctrl-c can't be caught: {0}")]
+    Signals(#[source] io::Error),
+    /// Somebody pressed ctrl-c.
+    #[error("ctrl-c broke it off")]
+    Interrupted,
     /// The address is none, or nobody could tell what became of the orders.
     #[error(transparent)]
     Ask(#[from] audit::Error),

@@ -1,8 +1,9 @@
 //! Reports: one HTML file each, which carries its style, its script and its figures, and needs nothing else.
 
 use std::fmt::Write;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use serde::Serialize;
 
@@ -26,6 +27,15 @@ pub enum Error {
     /// The figures can't be put into JSON.
     #[error("the figures of the report can't be written: {0}")]
     Data(#[from] serde_json::Error),
+}
+
+/// Makes sure that a report can be written, before the run that it is to tell of. A file that is there stays as it is, and
+/// none is left behind.
+pub fn check(path: &Path) -> Result<(), Error> {
+    let refused = |source| Error::File { path: path.to_owned(), source };
+    let is_new = !path.exists();
+    File::options().append(true).create(true).open(path).map_err(refused)?;
+    if is_new { fs::remove_file(path).map_err(refused) } else { Ok(()) }
 }
 
 /// Writes a report. Its `script` finds the `data` as `Report.data`, helpers to build the page in `Report`, and `Chart` of
@@ -86,6 +96,19 @@ mod tests {
         // The name of a namespace is no address.
         let page = page.replace("http://www.w3.org/2000/svg", "");
         assert!(!page.contains("http://") && !page.contains("https://"), "a report loads nothing");
+    }
+
+    #[test]
+    fn a_report_is_tried_without_a_trace() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, old) = (folder.path().join("new.html"), folder.path().join("old.html"));
+        fs::write(&old, "the report before").unwrap();
+        check(&new).unwrap();
+        check(&old).unwrap();
+        assert!(!new.exists() && fs::read_to_string(&old).unwrap() == "the report before");
+        for bad in [folder.path().to_owned(), folder.path().join("missing").join("new.html")] {
+            assert!(matches!(check(&bad), Err(Error::File { path, .. }) if path == bad));
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::process::Output;
 use fail_points::Fault;
 use serde_json::Value;
 
-use crate::harness::program;
+use crate::harness::{output, program};
 
 /// The seeds of these runs. A schedule is always the same, and what it meets in the processes is not: on a slow day a
 /// kill may fall between two messages instead of into one, so that a fault gets more than one chance to show.
@@ -18,7 +18,7 @@ async fn run(seed: &str, sabotage: Option<Fault>) -> (Output, Value) {
     if let Some(fault) = sabotage {
         command.env("SABOTAGE", fault.name());
     }
-    let output = command.output().await.unwrap();
+    let output = output(&mut command).await;
     let account = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     (output, account)
 }

@@ -3,16 +3,16 @@
 use serde_json::Value;
 use tempfile::tempdir;
 
-use crate::harness::program;
+use crate::harness::{output, program};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_loses_sales_without_a_queue_and_none_with_it() {
     let folder = tempdir().unwrap();
     let report = folder.path().join("compare.html");
     let flags = ["--before", "1s", "--outage", "2s", "--after", "1s", "--rate", "20", "--output", "json", "--report"];
-    let output = program().arg("compare").args(flags).arg(&report).output().await.unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let ended = output(program().arg("compare").args(flags).arg(&report)).await;
+    assert!(ended.status.success(), "{ended:?}");
+    let told: Value = serde_json::from_slice(&ended.stdout).unwrap();
     let [synchronous, asynchronous] = [&told["outcomes"][0], &told["outcomes"][1]];
     assert_eq!((&synchronous["mode"], &asynchronous["mode"]), (&"synchronous".into(), &"asynchronous".into()));
 

@@ -130,6 +130,8 @@ async fn an_outage_is_made_seen_and_mended_on_the_page() {
     let command = part(&state, "payment-service")["commands"]["kill"].as_str().unwrap();
     assert!(command.contains("kill payment-service --data-dir"), "{command}");
 
+    // Its subscription begins to remember when it is made: events before that are not told.
+    the_page_listens(&stack).await;
     let placed = page.done(Method::POST, "/api/orders", json!({ "count": 5, "customer": "carol" })).await;
     assert_eq!((&placed["accepted"], &placed["refused"]), (&json!(5), &json!(0)), "{placed}");
     let state = page.state("five are paid", |state| state["orders"]["paid"] == 5).await;
@@ -167,11 +169,19 @@ async fn an_outage_is_made_seen_and_mended_on_the_page() {
     assert!(forced.is_empty(), "{forced:?}");
 }
 
+async fn the_page_listens(stack: &Stack) {
+    let deadline = Instant::now() + DEADLINE;
+    while !subscriptions(stack).await.iter().any(|name| name.contains("/dashboard-")) {
+        assert!(Instant::now() < deadline, "the page listens");
+        time::sleep(POLL).await;
+    }
+}
+
 async fn the_queues_are_those_of_the_suite(stack: &Stack, state: &Value) {
     let shown: BTreeSet<&str> =
         state["queues"].as_array().unwrap().iter().filter_map(|queue| queue["id"].as_str()).collect();
-    assert!(shown.contains(PAYMENT_QUEUE) && shown.len() == 6, "{shown:?}");
-    assert!(subscriptions(stack).await.iter().any(|name| name.contains("/dashboard-")), "the page listens");
+    let wanted = [PAYMENT_QUEUE, "operator.dead-letters"];
+    assert!(wanted.iter().all(|queue| shown.contains(queue)) && shown.len() == 7, "{shown:?}");
     let table = stack.succeed(&["queues"]).await;
     assert!(!table.contains("dashboard-") && table.contains(PAYMENT_QUEUE), "{table}");
 }
@@ -182,7 +192,9 @@ async fn the_history_tells_it(page: &Page) {
         let history = page.get("/api/history").await;
         let samples = history["samples"].as_array().unwrap();
         let sum = |field: &str| samples.iter().filter_map(|sample| sample[field].as_u64()).sum::<u64>();
-        if (sum("accepted"), sum("paid")) == (25, 25) {
+        let outages = history["outages"].as_array().unwrap();
+        let is_over = outages.iter().any(|outage| outage["part"] == "payment-service" && outage["to_ms"].is_i64());
+        if (sum("accepted"), sum("paid")) == (25, 25) && is_over {
             break history;
         }
         assert!(Instant::now() < deadline, "{history:#}");

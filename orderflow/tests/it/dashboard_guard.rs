@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 
 use crate::dashboard::{Events, Page, subscriptions};
-use crate::harness::{DEADLINE, Stack, collect, eventually, free_ports, program, signal_process, up};
+use crate::harness::{DEADLINE, Stack, collect, eventually, free_ports, output, program, signal_process, up};
 
 /// A dashboard that runs no processes of its own.
 struct Dashboard {
@@ -260,7 +260,6 @@ async fn a_page_without_a_stack_shows_what_it_does_not_know_and_replays_what_was
     let first = events.next("sample").await.unwrap()["time_ms"].as_i64().unwrap();
     let second = events.next("sample").await.unwrap()["time_ms"].as_i64().unwrap();
     assert_eq!(second, first + 1_000, "one for each second");
-    drop(events);
 
     let missed = page.get("/api/history").await["samples"].as_array().unwrap().len();
     let oldest = page.get("/api/history").await["samples"][0]["time_ms"].as_i64().unwrap();
@@ -270,7 +269,7 @@ async fn a_page_without_a_stack_shows_what_it_does_not_know_and_replays_what_was
         assert_eq!(time_ms, oldest + 1_000 * i64::try_from(number).unwrap());
     }
 
-    let mut open = vec![again];
+    let mut open = vec![events, again];
     let refused = loop {
         let (events, status) = Events::open(page, "").await;
         open.push(events);
@@ -280,6 +279,12 @@ async fn a_page_without_a_stack_shows_what_it_does_not_know_and_replays_what_was
     };
     assert!(refused.contains("503") && open.len() == 33, "{refused} after {} streams", open.len());
     page.get("/api/state").await;
+    // Whoever goes away makes room, as soon as the server has noticed it.
+    open.truncate(31);
+    let deadline = Instant::now() + DEADLINE;
+    while !Events::open(page, "").await.1.contains("200") {
+        assert!(Instant::now() < deadline, "a place becomes free");
+    }
     // Open streams do not keep it from ending.
     dashboard.stop().await;
 }
@@ -296,7 +301,7 @@ async fn a_page_that_can_kill_is_served_on_a_free_loopback_address_or_not_at_all
         let folder = TempDir::new().unwrap();
         let ports = Part::ALL.into_iter().zip(free_ports()).collect();
         let Output { status, stderr, .. } =
-            up(folder.path(), &ports).args(["--dashboard-listen", &listen]).output().await.unwrap();
+            output(up(folder.path(), &ports).args(["--dashboard-listen", &listen])).await;
         let said = String::from_utf8_lossy(&stderr);
         assert!(!status.success() && said.contains(why) && said.contains("--dashboard-listen"), "{listen}: {said}");
         let logs = folder.path().join("logs");

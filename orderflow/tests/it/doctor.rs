@@ -12,7 +12,7 @@ use serde_json::Value;
 use service_kit::db::{Database, Migration};
 use tempfile::tempdir;
 
-use crate::harness::{Stack, free_ports, program};
+use crate::harness::{Stack, free_ports, output, program};
 
 /// What the doctor says about a folder, with ports that nobody has and more in its environment.
 async fn doctor(folder: &Path, env: &[(&str, &str)]) -> (bool, Value) {
@@ -22,7 +22,7 @@ async fn doctor(folder: &Path, env: &[(&str, &str)]) -> (bool, Value) {
     for (part, port) in Part::ALL.into_iter().zip(free_ports()) {
         command.env(part.listen_variable(), format!("127.0.0.1:{port}"));
     }
-    let output = command.envs(env.iter().copied()).output().await.unwrap();
+    let output = output(command.envs(env.iter().copied())).await;
     let told = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     (output.status.success(), told)
 }
@@ -113,7 +113,7 @@ async fn a_folder_that_is_a_file_and_settings_that_cannot_be_read_are_problems()
     let says = finding(&told, "problem", "settings")["says"].as_str().unwrap();
     assert!(says.contains("order-service") && says.contains("soon"), "{says}");
     assert!(finding(&told, "warning", "settings")["says"].as_str().unwrap().contains("BROKER_LISTN"), "{told:#}");
-    let text = program().args(["doctor", "--data-dir"]).arg(&file).output().await.unwrap();
+    let text = output(program().args(["doctor", "--data-dir"]).arg(&file)).await;
     let text = String::from_utf8(text.stdout).unwrap();
     assert!(text.lines().any(|line| line.starts_with("problem  folder") && line.contains("--data-dir")), "{text}");
 }

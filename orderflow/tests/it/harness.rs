@@ -22,6 +22,8 @@ use tonic::transport::{Channel, Endpoint};
 /// Whatever a test waits for has happened by then, or never will.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
+/// A command has ended by then. Some run a whole stack, or two.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(240);
 
 /// A runner with its children.
 pub(crate) struct Stack {
@@ -81,8 +83,7 @@ impl Stack {
     /// Runs the program as another terminal would, with this stack's folder.
     pub(crate) async fn command(&self, arguments: &[&str]) -> Output {
         let mut command = program();
-        command.args(arguments).env("ORDERFLOW_DATA_DIR", self.folder.path());
-        command.output().await.unwrap()
+        output(command.args(arguments).env("ORDERFLOW_DATA_DIR", self.folder.path())).await
     }
 
     /// Runs a command that must succeed, and gives what it says.
@@ -169,6 +170,12 @@ impl Stack {
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         time::timeout(DEADLINE, self.runner.wait()).await.expect("the runner ends").unwrap()
     }
+}
+
+/// Runs a command to its end, which must come in time.
+pub(crate) async fn output(command: &mut Command) -> Output {
+    let ended = time::timeout(COMMAND_DEADLINE, command.output()).await;
+    ended.unwrap_or_else(|_| panic!("{command:?} does not end")).unwrap()
 }
 
 /// The program that is tested.

@@ -1,12 +1,15 @@
 //! `orderflow load` against a stack of real processes.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use orderflow::Part;
 use orderflow::load::{Kind, Plan};
+use rustix::process::Signal;
 use serde_json::Value;
+use tokio::time::{self, Instant};
 
-use crate::harness::Stack;
+use crate::harness::{DEADLINE, Stack, program, signal_process};
 
 const MIX: &str = "paid=6,declined=1,cancelled=1,synchronous=1";
 
@@ -52,6 +55,7 @@ async fn every_order_of_a_load_is_told_and_the_books_balance_after_it() {
     let (balanced, again) = load(&stack, &[]).await;
     assert!(balanced, "{again:#}");
     assert_eq!((&again["repeated"], &again["audit"]["sums"]["accepted"]), (&told["accepted"], &told["accepted"]));
+    assert_eq!(again["placed_to_paid"]["count"], 0, "they were paid before: {again:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,4 +68,32 @@ async fn a_load_whose_orders_wait_for_payment_ends_without_a_balance() {
     // What is charged within the request is refused; everything else is accepted all the same.
     let synchronous = plan().arrivals().filter(|order| order.kind == Kind::Synchronous).count();
     assert_eq!(told["refused_reasons"]["unavailable"], synchronous, "{told:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_ends_what_follows_the_placing_and_what_was_found_is_told() {
+    let stack = Stack::start().await;
+    stack.kill(Part::PaymentService).await;
+    // Without payment the work is never done: it would be waited for until long after the deadline.
+    let flags = ["--rate", "40", "--duration", "1s", "--mix", "paid=1", "--wait", "1h", "--output", "json"];
+    let mut command = program();
+    command.arg("load").args(flags).env("ORDERFLOW_DATA_DIR", stack.folder()).stdout(Stdio::piped());
+    let load = command.spawn().unwrap();
+    let pid = load.id().unwrap();
+    stack.wait_for_queue("payment-service.order-events", |queue| queue.backlog_messages > 0).await;
+    // The first one may still end the placing.
+    let ended = load.wait_with_output();
+    tokio::pin!(ended);
+    let deadline = Instant::now() + DEADLINE;
+    let output = loop {
+        signal_process(pid, Signal::INT);
+        if let Ok(output) = time::timeout(Duration::from_secs(2), &mut ended).await {
+            break output.unwrap();
+        }
+        assert!(Instant::now() < deadline, "ctrl-c does not end it");
+    };
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    assert!(told["accepted"].as_u64() > Some(0) && told["drain_s"].is_null(), "{told:#}");
+    assert_eq!(told["audit"]["error"], "ctrl-c broke it off");
 }

@@ -5,6 +5,7 @@
 
 mod acquirer;
 mod acquirer_changes;
+mod broken_off;
 mod chaos;
 mod compare;
 mod dashboard;

@@ -7,7 +7,7 @@ use orderflow::Part;
 use rustix::process::{Pid, Signal, getpgid};
 use tempfile::TempDir;
 
-use crate::harness::{Stack, eventually, free_ports, program, runs, signal_process, up};
+use crate::harness::{Stack, eventually, free_ports, output, program, runs, signal_process, up};
 
 #[tokio::test]
 async fn parts_are_killed_stopped_and_started_from_another_terminal() {
@@ -110,7 +110,7 @@ async fn a_killed_runner_leaves_no_child_behind() {
 async fn a_second_runner_is_kept_out_of_the_folder() {
     let stack = Stack::start().await;
     let ports: BTreeMap<_, _> = Part::ALL.into_iter().zip(free_ports()).collect();
-    let second = up(stack.folder(), &ports).output().await.unwrap();
+    let second = output(&mut up(stack.folder(), &ports)).await;
     assert!(!second.status.success());
     assert!(String::from_utf8_lossy(&second.stderr).contains("ORDERFLOW_DATA_DIR"), "{second:?}");
     assert_eq!(stack.processes().await.len(), Part::ALL.len());
@@ -123,9 +123,9 @@ async fn a_taken_port_is_named_with_its_variable_before_anything_starts() {
         let mut ports: BTreeMap<_, _> = Part::ALL.into_iter().zip(free_ports()).collect();
         ports.insert(part, port);
         let _taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
-        let output = up(folder.path(), &ports).output().await.unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success(), "{said}");
+        let ended = output(&mut up(folder.path(), &ports)).await;
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(!ended.status.success(), "{said}");
         let flag = format!("--{}", part.listen_variable().to_lowercase().replace('_', "-"));
         assert!(said.contains(part.listen_variable()) && said.contains(&flag) && said.contains("in use"), "{said}");
         let logs = std::fs::read_dir(folder.path().join("logs")).unwrap().count();
@@ -137,9 +137,9 @@ async fn a_taken_port_is_named_with_its_variable_before_anything_starts() {
 async fn without_a_running_stack_commands_say_so() {
     let folder = TempDir::new().unwrap();
     for arguments in [&["status"][..], &["kill", "broker"], &["stop", "broker"], &["start", "broker"]] {
-        let output = program().args(arguments).env("ORDERFLOW_DATA_DIR", folder.path()).output().await.unwrap();
-        assert!(!output.status.success());
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let ended = output(program().args(arguments).env("ORDERFLOW_DATA_DIR", folder.path())).await;
+        assert!(!ended.status.success());
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
         assert!(said.contains("no `orderflow up` runs") && said.contains("ORDERFLOW_DATA_DIR"), "{said}");
     }
 }
@@ -156,9 +156,9 @@ async fn nonsense_on_the_command_line_is_refused_with_the_name_of_the_flag() {
         (&["audit", "--broker", "no url"], "no url"),
         (&["kill", "everything"], "payment-service"),
     ] {
-        let output = program().args(arguments).output().await.unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-        assert!(!output.status.success() && said.contains(named), "{arguments:?}: {said}");
+        let ended = output(program().args(arguments)).await;
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned() + &String::from_utf8_lossy(&ended.stdout);
+        assert!(!ended.status.success() && said.contains(named), "{arguments:?}: {said}");
     }
 }
 
