@@ -158,6 +158,19 @@ impl Browser {
         self.wait(&format!("`{words}` in {selector}"), &script).await;
     }
 
+    /// From now on remembers what is read out to those who do not see the page: each announcement replaces the one before.
+    pub(crate) async fn listen(&self) {
+        let script = "const said = document.querySelector('#said'); window.heard = [];
+            new MutationObserver(() => heard.push(said.textContent)).observe(said, { childList: true })";
+        self.script(script).await;
+    }
+
+    /// Waits until these words have been read out.
+    pub(crate) async fn wait_until_said(&self, words: &str) {
+        let script = format!("return heard.some((words) => words.includes({words:?}))");
+        self.wait(&format!("`{words}` is read out"), &script).await;
+    }
+
     /// Waits until the card of a part shows a state: `alive`, `starting` or `dead`.
     pub(crate) async fn wait_for_part(&self, part: &str, state: &str) {
         let script = format!("return document.querySelector('.part[data-kind={part}]').dataset.state === {state:?}");
@@ -171,6 +184,12 @@ impl Browser {
              const depth = Number(words.replaceAll(',', '')); return {condition}"
         );
         self.wait(&format!("{queue}: {condition}"), &script).await;
+    }
+
+    /// Waits until the headline has a status.
+    pub(crate) async fn wait_for_verdict(&self, status: &str) {
+        let script = format!("return document.querySelector('#verdict').dataset.status === {status:?}");
+        self.wait(&format!("the books are {status}"), &script).await;
     }
 
     /// Waits until orders flow steadily: so many are paid each second.

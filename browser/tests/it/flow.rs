@@ -27,9 +27,11 @@ async fn a_queue_rises_while_payment_service_is_dead_and_drains_when_it_is_back(
         .await;
     browser.picture("flow").await;
 
+    browser.listen().await;
     browser.click("[data-kind=payment-service] .part-kill").await;
     browser.wait_for_part("payment-service", "dead").await;
     browser.wait_for_text("[data-kind=payment-service] .part-word", "dead").await;
+    browser.wait_until_said("payment-service is dead").await;
     browser.wait_for_depth(QUEUE, "depth >= 150").await;
     browser
         .wait(
@@ -40,7 +42,6 @@ async fn a_queue_rises_while_payment_service_is_dead_and_drains_when_it_is_back(
     browser
         .wait("the outage is shaded", "return document.querySelectorAll('#chart-queued .chart-shade').length === 1")
         .await;
-    browser.wait_for_text("#said", "payment-service is dead").await;
     let kill = browser.driver.find(By::Css("[data-kind=payment-service] .part-kill")).await.unwrap();
     assert_eq!(kill.attr("aria-disabled").await.unwrap().as_deref(), Some("true"));
     browser.picture("outage").await;

@@ -1,14 +1,16 @@
 //! `orderflow up` in a folder of its own, on free ports, ended with the test whatever happens.
 
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 /// Whatever a test waits for has happened by then, or never will.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
@@ -23,6 +25,10 @@ const LISTEN: [&str; 7] = [
     "INVOICE_LISTEN",
     "ORDERFLOW_DASHBOARD_LISTEN",
 ];
+
+/// The ports of the stacks of these tests. Nothing of the suite listens there by itself, and no other test.
+const PORTS: Range<u16> = 9_100..9_980;
+const POLL: Duration = Duration::from_millis(50);
 
 /// A running stack with its page.
 pub(crate) struct Stack {
@@ -45,9 +51,14 @@ impl Stack {
         format!("http://127.0.0.1:{}/", self.ports[LISTEN.len() - 1])
     }
 
-    /// Ends the runner, and with it every part, by SIGKILL: the hardest way to go.
+    /// Ends the runner, and with it every part, by SIGKILL: the hardest way to go. Waits until the parts, too, are gone.
     pub(crate) async fn end(&mut self) {
-        self.runner.kill().await.unwrap();
+        timeout(DEADLINE, self.runner.kill()).await.expect("the runner ends").unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        while !are_free(&self.ports) {
+            assert!(Instant::now() < deadline, "somebody still listens on one of {:?}", self.ports);
+            sleep(POLL).await;
+        }
     }
 
     /// Starts again, in the same folder and on the same ports.
@@ -88,8 +99,16 @@ async fn up(folder: &TempDir, ports: &[u16]) -> Child {
     runner
 }
 
+/// One port for each part and for the page. They lie below the range from which the system takes ports for outgoing
+/// connections: a part that is down must find its port free when it comes back.
 fn free_ports() -> Vec<u16> {
-    // All are held at once, so that they differ.
-    let held: Vec<TcpListener> = LISTEN.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let stacks = PORTS.len() / LISTEN.len();
+    let begin = usize::try_from(std::process::id()).unwrap() + usize::from(NEXT.fetch_add(1, Ordering::Relaxed));
+    let ports = |step| PORTS.skip((begin + step) % stacks * LISTEN.len()).take(LISTEN.len()).collect::<Vec<u16>>();
+    (0..stacks).map(ports).find(|ports| are_free(ports)).expect("no ports are free")
+}
+
+fn are_free(ports: &[u16]) -> bool {
+    ports.iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
 }

@@ -78,7 +78,7 @@ impl Letters {
     pub(super) async fn discard(&mut self, broker: &str) -> Result<(), dead_letters::Error> {
         for letter in dead_letters::list(broker).await? {
             if is_poison(&letter.order()) {
-                dead_letters::discard(broker, letter.id()).await?;
+                dead_letters::discard(broker, &[letter.id().to_owned()]).await?;
                 self.found.insert((letter.order(), letter.source().to_owned()));
                 self.discarded += 1;
             }

@@ -24,7 +24,7 @@
     ...more,
   });
   both("Orders accepted", "per second", "accepted_per_s");
-  both("Answer to the customer, p99", "ms, logarithmic", "answer_p99_ms", { log: true });
+  both("Answer to the customer, p99", "ms", "answer_p99_ms", { log: true });
   both("Waiting for payment-service", "messages", "queue");
   both("Orders paid", "per second", "paid_per_s");
 

@@ -79,10 +79,9 @@ pub(super) async fn discard(
     bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Value>, Refusal> {
     let ids = ids(bytes)?;
-    for id in &ids {
-        dead_letters::discard(&page.live.site.addresses.broker, id).await?;
-    }
+    let discarded = dead_letters::discard(&page.live.site.addresses.broker, &ids).await;
     page.live.touch();
+    discarded?;
     Ok(Json(json!({ "discarded": ids.len() })))
 }
 

@@ -67,7 +67,7 @@ pub async fn execute(command: Command, broker: &str) -> Result<(), Error> {
             }
         }
         Command::Discard { id } => {
-            discard(broker, &id).await?;
+            discard(broker, std::slice::from_ref(&id)).await?;
             say(&format!("{id} is gone"));
         }
     }

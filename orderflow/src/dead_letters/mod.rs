@@ -4,17 +4,19 @@ mod command;
 mod letter;
 mod payload;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use orderflow_proto::google::pubsub::v1::publisher_client::PublisherClient;
 use orderflow_proto::google::pubsub::v1::subscriber_client::SubscriberClient;
 use orderflow_proto::google::pubsub::v1::{
-    AcknowledgeRequest, ModifyAckDeadlineRequest, PublishRequest, PubsubMessage, PullRequest,
+    AcknowledgeRequest, ModifyAckDeadlineRequest, PublishRequest, PubsubMessage, PullRequest, ReceivedMessage,
 };
 use orderflow_proto::orderflow::broker::v1::broker_service_client::BrokerServiceClient;
 use orderflow_proto::orderflow::broker::v1::{
     PeekMessagesRequest, RedriveDeadLettersRequest, RedriveDeadLettersResponse, SkippedDeadLetter,
 };
+use tonic::Status;
+use tonic::transport::Channel;
 
 use crate::audit::{self, channel};
 
@@ -27,8 +29,10 @@ const SUBSCRIPTION: &str = "projects/orderflow/subscriptions/operator.dead-lette
 const TOPIC: &str = "projects/orderflow/topics/dead-letters";
 /// Messages asked for in one page.
 const PAGE_SIZE: i32 = 1_000;
-/// Messages that are leased at most while one among them is looked for.
+/// Messages that one request leases while some among them are looked for.
 const LEASED_MAX: i32 = 1_000;
+/// Leases that one request gives back or acks.
+const LEASES_CHANGED_MAX: usize = 1_000;
 
 /// Why a dead letter stays as it is.
 #[derive(Debug, thiserror::Error)]
@@ -115,38 +119,59 @@ pub async fn mend(
     let request = PublishRequest { topic: TOPIC.into(), messages: vec![copy] };
     let published = PublisherClient::new(channel(broker)?).publish(request).await;
     let published = published.map_err(audit::Error::grpc("broker", broker))?.into_inner();
-    discard(broker, id).await?;
+    discard(broker, &[id.to_owned()]).await?;
     Ok(published.message_ids.into_iter().next().unwrap_or_default())
 }
 
-/// Gives a dead letter up for good.
-pub async fn discard(broker: &str, id: &str) -> Result<(), Error> {
-    show(broker, id).await?;
+/// Gives dead letters up for good. If one of them is unknown nothing is changed; one that somebody else holds stays, and
+/// the others go.
+pub async fn discard(broker: &str, ids: &[String]) -> Result<(), Error> {
+    let letters = list(broker).await?;
+    let there: HashSet<&str> = letters.iter().map(Letter::id).collect();
+    if let Some(unknown) = ids.iter().find(|id| !there.contains(id.as_str())) {
+        return Err(Error::Unknown(unknown.clone()));
+    }
     let refused = |status| Error::Broker(audit::Error::grpc("broker", broker)(status));
     let mut client = SubscriberClient::new(channel(broker)?);
-    let mut others = Vec::new();
-    let mut wanted = None;
-    while wanted.is_none() {
+    let Leases { wanted, others, missing } = lease(&mut client, ids).await.map_err(refused)?;
+    let subscription = SUBSCRIPTION.to_owned();
+    for ack_ids in others.chunks(LEASES_CHANGED_MAX).map(<[String]>::to_vec) {
+        let subscription = subscription.clone();
+        let give_back = ModifyAckDeadlineRequest { subscription, ack_ids, ack_deadline_seconds: 0 };
+        client.modify_ack_deadline(give_back).await.map_err(refused)?;
+    }
+    for ack_ids in wanted.chunks(LEASES_CHANGED_MAX).map(<[String]>::to_vec) {
+        let subscription = subscription.clone();
+        client.acknowledge(AcknowledgeRequest { subscription, ack_ids }).await.map_err(refused)?;
+    }
+    if missing.is_empty() { Ok(()) } else { Err(Error::Held(missing.join("`, `"))) }
+}
+
+/// What was leased while some letters were looked for, as ack ids.
+struct Leases {
+    wanted: Vec<String>,
+    others: Vec<String>,
+    /// The ids of those that were not to be had.
+    missing: Vec<String>,
+}
+
+/// Leases letters, and as few others as possible: until all are there, or nothing more is.
+async fn lease(client: &mut SubscriberClient<Channel>, ids: &[String]) -> Result<Leases, Status> {
+    let mut missing: HashSet<&str> = ids.iter().map(String::as_str).collect();
+    let (mut wanted, mut others) = (Vec::new(), Vec::new());
+    while !missing.is_empty() {
         // An empty answer comes at once: whatever is not leased by somebody else has been seen.
         #[allow(deprecated, reason = "the only way to ask without waiting")]
         let request =
             PullRequest { subscription: SUBSCRIPTION.into(), max_messages: LEASED_MAX, return_immediately: true };
-        let leased = client.pull(request).await.map_err(refused)?.into_inner().received_messages;
+        let leased = client.pull(request).await?.into_inner().received_messages;
         if leased.is_empty() {
             break;
         }
-        for lease in leased {
-            let is_wanted = lease.message.as_ref().is_some_and(|message| message.message_id == id);
-            if is_wanted { wanted = Some(lease.ack_id) } else { others.push(lease.ack_id) }
+        for ReceivedMessage { ack_id, message, .. } in leased {
+            let is_wanted = message.is_some_and(|message| missing.remove(message.message_id.as_str()));
+            if is_wanted { wanted.push(ack_id) } else { others.push(ack_id) }
         }
     }
-    if !others.is_empty() {
-        let subscription = SUBSCRIPTION.into();
-        let give_back = ModifyAckDeadlineRequest { subscription, ack_ids: others, ack_deadline_seconds: 0 };
-        client.modify_ack_deadline(give_back).await.map_err(refused)?;
-    }
-    let ack_id = wanted.ok_or_else(|| Error::Held(id.to_owned()))?;
-    let request = AcknowledgeRequest { subscription: SUBSCRIPTION.into(), ack_ids: vec![ack_id] };
-    client.acknowledge(request).await.map_err(refused)?;
-    Ok(())
+    Ok(Leases { wanted, others, missing: missing.into_iter().map(str::to_owned).collect() })
 }

@@ -40,6 +40,11 @@ impl Layout {
             Ok(data_dir)
         };
         let data_dir = prepare().map_err(|source| Error::DataDir { path: config.data_dir.clone(), source })?;
+        Ok(Self { data_dir, ..Self::plan(config)? })
+    }
+
+    /// What the configuration asks for. Nothing is created.
+    pub(crate) fn plan(config: &Config) -> Result<Self, Error> {
         let mut listen = BTreeMap::new();
         for part in Part::ALL {
             listen.insert(part.into(), config.listen(part));
@@ -50,6 +55,7 @@ impl Layout {
                 listen.insert(Instance { part, number }, address);
             }
         }
+        let data_dir = config.data_dir.clone();
         Ok(Self { data_dir, listen, detours: BTreeMap::new(), metrics: config.metrics })
     }
 

@@ -130,6 +130,8 @@ async fn an_outage_is_made_seen_and_mended_on_the_page() {
     let command = part(&state, "payment-service")["commands"]["kill"].as_str().unwrap();
     assert!(command.contains("kill payment-service --data-dir"), "{command}");
 
+    // Its port is one that only the running stack can tell.
+    stack.succeed(&["health", "dashboard"]).await;
     // Its subscription begins to remember when it is made: events before that are not told.
     the_page_listens(&stack).await;
     let placed = page.done(Method::POST, "/api/orders", json!({ "count": 5, "customer": "carol" })).await;

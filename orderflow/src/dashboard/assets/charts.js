@@ -7,7 +7,7 @@ const KEPT_MS = 600_000;
 const SHOWN_MS_MIN = 120_000;
 const HEIGHT_PX = 168;
 
-/** Gives `fill(history)` for all at once, `add(sample)` for one more, and `outages(list)`. */
+/** Gives `fill(history)` for all at once, `add(sample)` for one more, and `watch(state)` for outages. */
 export function charts() {
   const store = { samples: new Map(), outages: [], drawn: null };
   const draw = () => {

@@ -13,7 +13,7 @@ export function tone(status) {
   return status.endsWith("PENDING_PAYMENT") ? "warn" : status.endsWith("DECLINED") ? "bad" : "none";
 }
 
-/** Gives `update(state)`, which reloads what is shown, and `reload()`. */
+/** Gives `update(state)`, which reloads what is shown. */
 export function orders() {
   const statuses = STATUSES.map((status) => [`ORDER_STATUS_${status}`, words(status, "")]);
   byId("find-status").append(...options([["", "any"], ...statuses]));
@@ -54,7 +54,6 @@ export function orders() {
   addEventListener("hashchange", open);
   open();
   return {
-    reload: load,
     update(state) {
       const { accepted, paid } = state.orders;
       const seen = `${accepted} ${paid} ${state.books.read_at_ms}`;
