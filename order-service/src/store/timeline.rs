@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use orderflow_proto::orderflow::events::v1 as wire;
 use prost::Message as _;
 use service_kit::clock::now_us;
-use service_kit::db::{Connection, Db, Error, JobFuture, list, query};
+use service_kit::db::{Connection, Db, Error, JobFuture, list, pieces, query};
 use service_kit::outbox::Taken;
 use sqlx::Executor;
 
@@ -52,10 +52,14 @@ pub(crate) fn queued<'c>(connection: &'c mut Connection, taken: &'c [Taken]) -> 
 
 /// Writes steps, behind those that their orders have.
 pub(super) async fn append(connection: &mut Connection, steps: Vec<(String, Step)>) -> Result<(), Error> {
-    const COLUMNS: usize = 5;
-    if steps.is_empty() {
-        return Ok(());
+    for some in pieces(steps) {
+        insert(connection, some).await?;
     }
+    Ok(())
+}
+
+async fn insert(connection: &mut Connection, steps: Vec<(String, Step)>) -> Result<(), Error> {
+    const COLUMNS: usize = 5;
     // The last number of an order is read before the first row is written, for all rows of the order.
     let mut of_order: HashMap<&str, usize> = HashMap::new();
     let rows = steps.iter().enumerate().map(|(row, (order_id, _))| {

@@ -9,8 +9,13 @@ use tracing::Span;
 use super::writer::{Entry, Job, Kind, Queue, Work};
 use super::{Connection, Error, JobFuture};
 
-/// How many rows a statement has at most that is kept prepared: there is one statement for each number of rows.
-const PREPARED_ROWS_MAX: usize = 8;
+/// How many rows one statement is about at most. SQLite looks for a placeholder's name among all that the statement has,
+/// when it reads the statement and whenever a value is bound, so that its cost grows with the square of its rows.
+pub const STATEMENT_ROWS_MAX: usize = 16;
+
+/// Statements about up to so many rows, and about [`STATEMENT_ROWS_MAX`] of them, stay prepared. A connection keeps a
+/// hundred statements, and there is one for each number of rows.
+const PIECE_ROWS: usize = 8;
 
 /// Does what several callers ask for, all of it or nothing, and gives an answer to each, in their order.
 ///
@@ -77,9 +82,24 @@ pub fn list(first: usize, count: usize) -> String {
     placeholders.collect::<Vec<_>>().join(", ")
 }
 
+/// Splits what one statement would do into what several do, each about as many rows as a prepared statement is: the fewest
+/// of at most [`STATEMENT_ROWS_MAX`].
+pub fn pieces<T>(items: Vec<T>) -> impl Iterator<Item = Vec<T>> {
+    let mut items = items.into_iter();
+    std::iter::from_fn(move || {
+        let rows = match items.len() {
+            0 => return None,
+            STATEMENT_ROWS_MAX.. => STATEMENT_ROWS_MAX,
+            PIECE_ROWS.. => PIECE_ROWS,
+            few => few,
+        };
+        Some(items.by_ref().take(rows).collect())
+    })
+}
+
 /// A query that was put together from constants, [`rows`] and [`list`], for `count` rows.
 pub fn query<'q>(sql: String, count: usize) -> sqlx::query::Query<'q, super::Db, sqlx::any::AnyArguments> {
-    sqlx::query(sqlx::AssertSqlSafe(sql)).persistent(count <= PREPARED_ROWS_MAX)
+    sqlx::query(sqlx::AssertSqlSafe(sql)).persistent(count <= PIECE_ROWS || count == STATEMENT_ROWS_MAX)
 }
 
 struct OneKind<T, R, E> {
@@ -170,5 +190,16 @@ mod tests {
         assert_eq!(rows(2, 3), "($1, $2, $3), ($4, $5, $6)");
         assert_eq!(rows(1, 1), "($1)");
         assert_eq!(list(3, 2), "$3, $4");
+    }
+
+    #[test]
+    fn pieces_keep_the_order_and_have_few_different_sizes() {
+        for (count, sizes) in
+            [(0, vec![]), (1, vec![1]), (8, vec![8]), (15, vec![8, 7]), (16, vec![16]), (41, vec![16, 16, 8, 1])]
+        {
+            let pieces: Vec<_> = pieces((0..count).collect()).collect();
+            assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), sizes);
+            assert_eq!(pieces.concat(), (0..count).collect::<Vec<_>>());
+        }
     }
 }

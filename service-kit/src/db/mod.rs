@@ -16,7 +16,7 @@ use sqlx::{AnyConnection, Connection as _, Executor as _, Pool};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use bulk::{Bulk, BulkWork, Item, list, query, rows};
+pub use bulk::{Bulk, BulkWork, Item, STATEMENT_ROWS_MAX, list, pieces, query, rows};
 pub use error::{Error, Kind};
 pub use inspect::{COPY_BYTES_MAX, Inspection, inspect};
 pub use role::{Held, Role};

@@ -9,6 +9,7 @@ use sqlx::{AnyConnection, Connection as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument as _, Span, error, warn};
 
+use super::bulk::pieces;
 use super::{Connection, Error, JobFuture, error};
 use crate::telemetry::metrics;
 
@@ -195,7 +196,7 @@ async fn read(mut connection: AnyConnection, mut queue: mpsc::Receiver<Job>) {
     drop(connection.close().await);
 }
 
-/// What of a batch is of one kind becomes one work, in the place of its first.
+/// What of a batch is of one kind becomes one work, or as many as it has [`pieces`], in the place of its first.
 fn gather(batch: &mut Vec<Job>) -> Vec<Box<dyn Work>> {
     enum Slot {
         Single(Box<dyn Work>),
@@ -219,11 +220,14 @@ fn gather(batch: &mut Vec<Job>) -> Vec<Box<dyn Work>> {
             None => slots.push(Slot::OfKind(kind, vec![entry])),
         }
     }
-    let work = |slot| match slot {
-        Slot::Single(work) => work,
-        Slot::OfKind(kind, entries) => kind.together(entries),
-    };
-    slots.into_iter().map(work).collect()
+    let mut works = Vec::with_capacity(slots.len());
+    for slot in slots {
+        match slot {
+            Slot::Single(work) => works.push(work),
+            Slot::OfKind(kind, entries) => works.extend(pieces(entries).map(|entries| kind.together(entries))),
+        }
+    }
+    works
 }
 
 /// Does all works in one transaction. One that fails undoes only itself, and is done again in parts if it has some.

@@ -18,9 +18,6 @@ pub use relay::{BATCH_EVENTS_MAX, OnTaken, Relay, Taken};
 /// How large an event's payload may be, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
 
-/// How many events one statement writes at most.
-const INSERT_ROWS_MAX: usize = 128;
-
 /// An event that shall be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEvent {
@@ -86,14 +83,10 @@ pub async fn enqueue(connection: &mut Connection, source: &str, event: NewEvent)
 
 /// Writes events into the outbox in their order, in the caller's transaction.
 pub async fn enqueue_all(connection: &mut Connection, events: Vec<Prepared>) -> Result<(), db::Error> {
-    let mut events = events.into_iter();
-    loop {
-        let some: Vec<_> = events.by_ref().take(INSERT_ROWS_MAX).collect();
-        if some.is_empty() {
-            return Ok(());
-        }
+    for some in db::pieces(events) {
         insert(connection, some).await?;
     }
+    Ok(())
 }
 
 async fn insert(connection: &mut Connection, events: Vec<Prepared>) -> Result<(), db::Error> {
