@@ -1,47 +1,66 @@
 //! The statements on the tables `invoices` and `invoice_positions`.
 
-use service_kit::db::{Connection, Db, Error};
+use std::collections::HashMap;
+
+use service_kit::db::{self, Connection, Db, Error, query, rows};
 use sqlx::any::AnyRow;
 use sqlx::{Executor, Row as _};
 
 use crate::domain::{Amount, CustomerId, Invoice, InvoiceNumber, KeptInvoice, TimestampUs};
 
-/// The order that has this invoice number.
-pub(super) async fn order_of(connection: &mut Connection, number: &InvoiceNumber) -> Result<Option<String>, Error> {
-    let sql = "SELECT order_id FROM invoices WHERE invoice_number = $1";
-    let row = sqlx::query(sql).bind(number.as_str()).fetch_optional(connection).await?;
-    Ok(row.map(|row| row.try_get("order_id")).transpose()?)
+/// The invoices that have one of these numbers or belong to one of these orders: the order of each number.
+pub(super) async fn known(
+    connection: &mut Connection,
+    invoices: impl ExactSizeIterator<Item = &Invoice> + Clone,
+) -> Result<HashMap<String, String>, Error> {
+    let count = invoices.len();
+    let sql = format!(
+        "SELECT invoice_number, order_id FROM invoices WHERE invoice_number IN ({}) OR order_id IN ({})",
+        db::list(1, count),
+        db::list(count + 1, count)
+    );
+    let query = query(sql, count);
+    let query = invoices.clone().fold(query, |query, invoice| query.bind(invoice.number.as_str().to_owned()));
+    let query = invoices.fold(query, |query, invoice| query.bind(invoice.order_id.clone()));
+    let known = |row: &AnyRow| Ok((row.try_get("invoice_number")?, row.try_get("order_id")?));
+    query.fetch_all(connection).await?.iter().map(known).collect()
 }
 
-pub(super) async fn exists(connection: &mut Connection, order_id: &str) -> Result<bool, Error> {
-    let sql = "SELECT position FROM invoices WHERE order_id = $1";
-    Ok(sqlx::query(sql).bind(order_id).fetch_optional(connection).await?.is_some())
-}
-
+/// Keeps new invoices, in the order of their arrival.
 pub(super) async fn insert(
     connection: &mut Connection,
-    invoice: &Invoice,
-    pdf: &[u8],
-    now: TimestampUs,
+    invoices: &[(&Invoice, &[u8], TimestampUs)],
 ) -> Result<(), Error> {
-    let pdf_bytes = i64::try_from(pdf.len()).map_err(|_| Error::TooLarge { what: "an invoice", bytes: pdf.len() })?;
-    let sql = "INSERT INTO invoice_positions (id, last_position) VALUES (1, 1) ON CONFLICT (id) \
-         DO UPDATE SET last_position = invoice_positions.last_position + 1 RETURNING last_position";
-    let position: i64 = sqlx::query(sql).fetch_one(&mut *connection).await?.try_get("last_position")?;
-    let sql = "INSERT INTO invoices (order_id, invoice_number, customer_id, currency_code, total_minor, pdf, \
-         pdf_bytes, position, created_at_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)";
-    sqlx::query(sql)
-        .bind(invoice.order_id.as_str())
-        .bind(invoice.number.as_str())
-        .bind(invoice.customer_id.as_str())
-        .bind(invoice.total.currency_code.as_str())
-        .bind(invoice.total.amount_minor)
-        .bind(pdf.to_vec())
-        .bind(pdf_bytes)
-        .bind(position)
-        .bind(now.0)
-        .execute(connection)
-        .await?;
+    const COLUMNS: usize = 9;
+    if invoices.is_empty() {
+        return Ok(());
+    }
+    let count = i64::try_from(invoices.len()).unwrap_or(i64::MAX);
+    let sql = "INSERT INTO invoice_positions (id, last_position) VALUES (1, $1) ON CONFLICT (id) \
+         DO UPDATE SET last_position = invoice_positions.last_position + excluded.last_position \
+         RETURNING last_position";
+    let last: i64 = sqlx::query(sql).bind(count).fetch_one(&mut *connection).await?.try_get("last_position")?;
+    let sql = format!(
+        "INSERT INTO invoices (order_id, invoice_number, customer_id, currency_code, total_minor, pdf, pdf_bytes, \
+         position, created_at_us) VALUES {}",
+        rows(invoices.len(), COLUMNS)
+    );
+    let mut insert = query(sql, invoices.len());
+    for (position, (invoice, pdf, now)) in (last - count + 1..=last).zip(invoices) {
+        let pdf_bytes =
+            i64::try_from(pdf.len()).map_err(|_| Error::TooLarge { what: "an invoice", bytes: pdf.len() })?;
+        insert = insert
+            .bind(invoice.order_id.clone())
+            .bind(invoice.number.as_str().to_owned())
+            .bind(invoice.customer_id.as_str().to_owned())
+            .bind(invoice.total.currency_code.clone())
+            .bind(invoice.total.amount_minor)
+            .bind(pdf.to_vec())
+            .bind(pdf_bytes)
+            .bind(position)
+            .bind(now.0);
+    }
+    insert.execute(connection).await?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Notifications, invoices and e-mails in the database. What is persisted, and how, stands in this folder and in
 //! `migrations`.
 
+mod arrival;
 mod email;
 mod invoice;
 mod row;
@@ -8,6 +9,8 @@ mod row;
 use bytes::Bytes;
 use service_kit::db::{self, Bulk, Connection, Database, Item, JobFuture, Migration};
 use service_kit::inbox;
+
+use arrival::Arrived;
 
 use crate::app::{Emails, InvoiceFate, Notifications, Settled, StoreError};
 use crate::domain::{CustomerId, Draft, Email, Invoice, KeptInvoice, Notification, TimestampUs};
@@ -33,6 +36,7 @@ const SERVICE: &str = "notification-service";
 pub(crate) struct Store {
     database: Database,
     keeping: Bulk<Keep, Option<Notification>>,
+    keeping_invoices: Bulk<Arrived, InvoiceFate>,
     sends_emails: bool,
 }
 
@@ -47,8 +51,8 @@ struct Keep {
 impl Store {
     /// With `sends_emails`, notifications of customers with an address become e-mails as well.
     pub(crate) fn new(database: Database, sends_emails: bool) -> Self {
-        let keeping = database.bulk(keep_all);
-        Self { database, keeping, sends_emails }
+        let (keeping, keeping_invoices) = (database.bulk(keep_all), database.bulk(arrival::keep_all));
+        Self { database, keeping, keeping_invoices, sends_emails }
     }
 }
 
@@ -65,26 +69,9 @@ impl Notifications for Store {
         draft: Draft,
         now: TimestampUs,
     ) -> Result<InvoiceFate, StoreError> {
-        let sends_emails = self.sends_emails;
-        let kept = self.database.write(move |connection| {
-            Box::pin(async move {
-                if let Some(order_id) = invoice::order_of(connection, &invoice.number).await? {
-                    let same = order_id == invoice.order_id;
-                    return Ok(if same { InvoiceFate::KnownAlready } else { InvoiceFate::NumberTaken { order_id } });
-                }
-                // An order has one invoice, even if another one arrives under another number.
-                if invoice::exists(connection, &invoice.order_id).await? {
-                    return Ok(InvoiceFate::KnownAlready);
-                }
-                let kept = keep(connection, &[&Keep { draft, now, sends_emails }]).await?;
-                let Some(notification) = kept.into_iter().next().flatten() else {
-                    return Ok(InvoiceFate::KnownAlready);
-                };
-                invoice::insert(connection, &invoice, &pdf, now).await?;
-                Ok::<_, db::Error>(InvoiceFate::Kept(notification.into()))
-            })
-        });
-        Ok(self.database.judged(kept).await?)
+        let keep = Keep { draft, now, sends_emails: self.sends_emails };
+        let arrived = Arrived { invoice, pdf, keep };
+        Ok(self.database.judged(self.keeping_invoices.run(arrived)).await?)
     }
 
     async fn list(
@@ -150,6 +137,9 @@ fn keep_all<'c>(
 
 /// Keeps notifications and queues their e-mails, in the transaction that the caller has.
 async fn keep(connection: &mut Connection, keeps: &[&Keep]) -> Result<Vec<Option<Notification>>, db::Error> {
+    if keeps.is_empty() {
+        return Ok(Vec::new());
+    }
     // The inbox forgets after its retention, the notification does not: both are asked before a number is taken, so
     // that a number once taken is always used.
     let event_ids: Vec<_> = keeps.iter().map(|keep| keep.draft.event_id.as_str()).collect();

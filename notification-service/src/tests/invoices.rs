@@ -72,6 +72,29 @@ async fn an_invoice_is_kept_once_told_once_and_given_out() {
 }
 
 #[tokio::test]
+async fn invoices_that_share_a_commit_are_kept_once_each_and_a_number_has_one_order() {
+    let harness = Harness::start().await;
+    let [first, other_number, number_taken, second] =
+        [("INV-1", "o-1"), ("INV-9", "o-1"), ("INV-1", "o-2"), ("INV-4", "o-4")]
+            .map(|(number, id)| rendered(number, id));
+    let outcomes: (_, _, _, _, _) = tokio::join!(
+        arrive(&harness, "i-1", &first),
+        arrive(&harness, "i-1", &first),
+        arrive(&harness, "i-2", &other_number),
+        arrive(&harness, "i-3", &number_taken),
+        arrive(&harness, "i-4", &second),
+    );
+    assert_rejected(outcomes.3, "is that of order o-1");
+    for outcome in [outcomes.0, outcomes.1, outcomes.2, outcomes.4] {
+        assert_eq!(outcome, Outcome::Done);
+    }
+    let kept = page(&harness, 0, String::new()).await.unwrap().invoices;
+    let kept: Vec<_> = kept.iter().map(|kept| (kept.invoice_number.as_str(), kept.order_id.as_str())).collect();
+    assert_eq!(kept, [("INV-1", "o-1"), ("INV-4", "o-4")]);
+    assert_eq!(harness.list("ada").await.iter().map(|told| told.number).collect::<Vec<_>>(), [1, 2]);
+}
+
+#[tokio::test]
 async fn invoices_are_listed_in_the_order_of_their_arrival_page_by_page() {
     let harness = Harness::start().await;
     for number in [3, 1, 2] {
