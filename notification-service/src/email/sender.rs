@@ -24,6 +24,10 @@ const CLAIM_MS: u64 = WAIT_MS_MAX + SEND_MS_MAX + 10_000;
 /// How long the sender sleeps at most when nothing is due, in milliseconds. New mails wake it.
 const IDLE_MS: u64 = 5_000;
 
+/// How long new mails gather before the sender looks, in milliseconds. Every notification wakes it, and a look for each
+/// of them would cost as much as keeping it.
+const GATHER_MS: u64 = 20;
+
 /// How long the sender waits after the database failed, in milliseconds.
 const DATABASE_RETRY_MS: u64 = 1_000;
 
@@ -97,9 +101,15 @@ impl<S: Notifications + Emails> Sender<S> {
             tokio::select! {
                 () = token.cancelled() => {}
                 () = tokio::time::sleep(pause) => {}
-                () = self.app.more_post() => {}
+                () = self.more_post() => {}
             }
         }
+    }
+
+    /// Waits for new mails, and a moment for those that come right behind.
+    async fn more_post(&self) {
+        self.app.more_post().await;
+        tokio::time::sleep(Duration::from_millis(GATHER_MS)).await;
     }
 
     /// Sends what is due, and says how long to wait for the next one.
