@@ -11,6 +11,7 @@ use google_cloud_pubsub::error::PublishError;
 use google_cloud_pubsub::model::Message;
 use google_cloud_pubsub::publisher::PublishFuture;
 use sqlx::Row as _;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -56,7 +57,16 @@ pub struct Relay {
     refused: Refused,
     /// Rows up to this id were refused, or follow a refused one; each round begins after them.
     passed_id: i64,
+    leaving: Option<Leaving>,
     count_at: Instant,
+}
+
+/// Events that the broker has taken, while they are being deleted. They are not published again meanwhile, and what is
+/// behind them need not wait.
+#[derive(Debug)]
+struct Leaving {
+    event_ids: HashSet<String>,
+    deleted: JoinHandle<Result<(), db::Error>>,
 }
 
 /// An event that the broker has taken.
@@ -110,6 +120,7 @@ impl Relay {
             on_taken: None,
             refused: Refused::default(),
             passed_id: 0,
+            leaving: None,
             count_at: Instant::now(),
         })
     }
@@ -167,7 +178,11 @@ impl Relay {
             // What was committed while the last round ran.
             self.round().await?;
         }
-        Ok(())
+        match self.left().await {
+            // What was not deleted is published again at the next start.
+            Err(error) if error.kind() != db::Kind::Passing => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Counts what waits, now and then, for whoever watches.
@@ -191,17 +206,24 @@ impl Relay {
         }
     }
 
-    /// Reads a batch, publishes it, and deletes what the broker took.
+    /// Reads a batch, publishes it, and begins to delete what the broker took.
     async fn offer(&mut self) -> Result<Round, db::Error> {
-        let rows = self.database.judged(self.read()).await?;
-        let more = rows.len() == BATCH_EVENTS_MAX as usize;
+        if self.leaving.as_ref().is_some_and(|leaving| leaving.deleted.is_finished()) {
+            self.left().await?;
+        }
+        let rows_max = BATCH_EVENTS_MAX as usize + self.leaving.as_ref().map_or(0, |leaving| leaving.event_ids.len());
+        let mut rows = self.database.judged(self.read(rows_max)).await?;
+        let more = rows.len() == rows_max;
+        if let Some(Leaving { event_ids, .. }) = &self.leaving {
+            rows.retain(|row| !event_ids.contains(&row.at.event_id));
+        }
         let (held, free): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| self.refused.holds(&row.at));
         let mut held_id = held.last().map_or(self.passed_id, |row| row.at.id);
         let mut problem = None;
         let mut taken = Vec::with_capacity(free.len());
         if fail_points::broken(Fault::OutboxMarkedFirst) {
             let all = free.iter().map(|row| (row.at.id, row.taken())).collect();
-            self.database.judged(self.delete(all)).await?;
+            delete_all(&self.database, all, self.on_taken).await?;
         }
         for (at, event, published) in self.publish(free) {
             match fate(published.await) {
@@ -220,7 +242,8 @@ impl Relay {
         }
         if !taken.is_empty() {
             fail_points::pass(Point::RelayPublished);
-            self.database.judged(self.delete(taken)).await?;
+            self.left().await?;
+            self.leave(taken);
         }
         if let Some(problem) = problem {
             return Ok(Round::Failed(problem));
@@ -251,36 +274,65 @@ impl Relay {
         rows.into_iter().map(publish).collect()
     }
 
-    async fn read(&self) -> Result<Vec<Row>, db::Error> {
+    async fn read(&self, rows_max: usize) -> Result<Vec<Row>, db::Error> {
         let passed_id = self.passed_id;
-        self.database.read(move |connection| Box::pin(read(connection, passed_id))).await
+        self.database.read(move |connection| Box::pin(read(connection, passed_id, rows_max))).await
     }
 
-    async fn delete(&self, taken: Vec<(i64, Taken)>) -> Result<(), db::Error> {
-        let on_taken = self.on_taken;
-        let delete = self.database.write_quietly(move |connection| {
-            Box::pin(async move {
-                let deleted = delete(connection, taken, on_taken.is_some()).await?;
-                match on_taken {
-                    Some(hook) => hook(connection, &deleted).await,
-                    None => Ok(()),
-                }
-            })
-        });
-        delete.await
+    /// Begins to delete events that the broker has taken.
+    fn leave(&mut self, taken: Vec<(i64, Taken)>) {
+        let (database, on_taken) = (self.database.clone(), self.on_taken);
+        let event_ids = taken.iter().map(|(_, event)| event.event_id.clone()).collect();
+        let deleted = tokio::spawn(async move { delete_all(&database, taken, on_taken).await });
+        self.leaving = Some(Leaving { event_ids, deleted });
+    }
+
+    /// Waits until what is leaving is deleted. After an error it is published again.
+    async fn left(&mut self) -> Result<(), db::Error> {
+        let Some(leaving) = self.leaving.take() else { return Ok(()) };
+        let deleted = match leaving.deleted.await {
+            Ok(deleted) => deleted,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is ending.
+                Err(_) => Ok(()),
+            },
+        };
+        if deleted.is_err() {
+            // Rows that were passed are looked at once more.
+            self.passed_id = 0;
+        }
+        deleted
     }
 }
 
-async fn read(connection: &mut Connection, passed_id: i64) -> Result<Vec<Row>, db::Error> {
+async fn read(connection: &mut Connection, passed_id: i64, rows_max: usize) -> Result<Vec<Row>, db::Error> {
     let sql = "SELECT id, event_id, topic, ordering_key, attributes, payload FROM outbox \
          WHERE id > $1 ORDER BY id LIMIT $2";
     let rows = sqlx::query_as::<_, (i64, String, String, String, String, Vec<u8>)>(sql);
-    let rows = rows.bind(passed_id).bind(i64::from(BATCH_EVENTS_MAX)).fetch_all(connection).await?;
+    let rows = rows.bind(passed_id).bind(i64::try_from(rows_max).unwrap_or(i64::MAX)).fetch_all(connection).await?;
     let row = |(id, event_id, topic, ordering_key, attributes, payload): (_, _, _, _, String, Vec<u8>)| {
         let attributes = serde_json::from_str(&attributes).map_err(|error| sqlx::Error::Decode(error.into()))?;
         Ok(Row { at: Place { id, event_id, topic, ordering_key }, attributes, payload: Bytes::from(payload) })
     };
     rows.into_iter().map(row).collect()
+}
+
+/// Deletes events that the broker has taken, and does what the service does about them, in one transaction.
+async fn delete_all(database: &Database, taken: Vec<(i64, Taken)>, on_taken: Option<OnTaken>) -> Result<(), db::Error> {
+    let delete = database.write_quietly(move |connection| {
+        Box::pin(async move {
+            let mut deleted = Vec::with_capacity(taken.len());
+            for some in db::pieces(taken) {
+                deleted.append(&mut delete(connection, some, on_taken.is_some()).await?);
+            }
+            match on_taken {
+                Some(hook) => hook(connection, &deleted).await,
+                None => Ok(()),
+            }
+        })
+    });
+    database.judged(delete).await
 }
 
 /// Deletes events and, if that is asked for, gives those that were still there.
@@ -289,9 +341,6 @@ async fn delete(
     taken: Vec<(i64, Taken)>,
     gives_deleted: bool,
 ) -> Result<Vec<Taken>, db::Error> {
-    if taken.is_empty() {
-        return Ok(Vec::new());
-    }
     // Ids start again when the outbox is empty, so the event has to be one of these as well.
     let (ids, event_ids) = (db::list(1, taken.len()), db::list(taken.len() + 1, taken.len()));
     let returning = if gives_deleted { " RETURNING event_id" } else { "" };

@@ -1,11 +1,13 @@
 //! The outbox and its relay.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use orderflow_proto::google::pubsub::v1::PubsubMessage;
 use service_kit::CancellationToken;
 use service_kit::db::{self, Database};
 use service_kit::outbox::{self, BATCH_EVENTS_MAX, NewEvent, PAYLOAD_BYTES_MAX, Relay, Taken};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::fake::Fake;
@@ -228,6 +230,62 @@ async fn what_the_broker_has_taken_is_told_once_in_the_transaction_that_deletes_
     assert!(!told.iter().any(|(id, _)| *id == refused[0]));
     token.cancel();
     crate::in_time("the relay ends", running).await.unwrap().unwrap();
+}
+
+/// What holds up the deletion of events that the broker has taken.
+static DELETION: Semaphore = Semaphore::const_new(0);
+
+fn wait_for_deletion<'c>(_: &'c mut db::Connection, _: &'c [Taken]) -> db::JobFuture<'c, Result<(), db::Error>> {
+    Box::pin(async {
+        DELETION.acquire().await.unwrap().forget();
+        Ok(())
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_behind_those_that_are_being_deleted_are_published_and_none_is_published_twice() {
+    let (_folder, database) = crate::database().await;
+    let fake = Fake::start();
+    let events = BATCH_EVENTS_MAX as usize + 1;
+    enqueue(&database, (0..events).map(|at| event("key 0", &at.to_string())).collect()).await.unwrap();
+    let token = CancellationToken::new();
+    let relay = Relay::open(database.clone(), &crate::broker(&fake)).await.unwrap().on_taken(wait_for_deletion);
+    let running = tokio::spawn(relay.run(token.clone()));
+    let published = || fake.published("order-events");
+    crate::until("the second batch is published", async || published().len() == events).await;
+    assert_eq!(waiting(&database).await, events as i64, "nothing is deleted yet");
+    DELETION.add_permits(2);
+    drained(&database).await;
+    token.cancel();
+    running.await.unwrap().unwrap();
+    assert_eq!(published().len(), events);
+    assert_eq!(by_key(&published()), expected(1, events));
+}
+
+/// How many deletions fail before one does not.
+static DELETIONS_TO_FAIL: AtomicU32 = AtomicU32::new(2);
+
+fn fail_sometimes<'c>(_: &'c mut db::Connection, _: &'c [Taken]) -> db::JobFuture<'c, Result<(), db::Error>> {
+    let left = DELETIONS_TO_FAIL.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+    Box::pin(async move { left.map_or(Ok(()), |_| Err(db::Error::Race("a test".into()))) })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_deleted_is_published_again_and_the_order_is_kept() {
+    let (_folder, database) = crate::database().await;
+    let fake = Fake::start();
+    let token = CancellationToken::new();
+    let relay = Relay::open(database.clone(), &crate::broker(&fake)).await.unwrap().on_taken(fail_sometimes);
+    let running = tokio::spawn(relay.run(token.clone()));
+    for at in 0..20 {
+        enqueue(&database, vec![event("key 0", &at.to_string())]).await.unwrap();
+    }
+    drained(&database).await;
+    token.cancel();
+    running.await.unwrap().unwrap();
+    assert_eq!(DELETIONS_TO_FAIL.load(Ordering::SeqCst), 0);
+    assert!(fake.published("order-events").len() > 20, "something is published twice");
+    assert_eq!(by_key(&fake.published("order-events")), expected(1, 20));
 }
 
 #[tokio::test]
