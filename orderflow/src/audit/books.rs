@@ -24,13 +24,21 @@ pub enum OrderState {
     RefundPending,
     /// Was declined, for this reason.
     Declined(String),
-    /// Ended without money.
+    /// Was accepted, and ended without money.
     Cancelled,
+    /// A synchronous try that got no answer about its payment: the customer was told no, and may try again under the
+    /// same key. order-service keeps it as cancelled.
+    Refused,
     /// Was paid, and the money went back.
     Refunded,
 }
 
 impl OrderState {
+    /// Whether it ended without money, whatever the customer was told.
+    pub(crate) fn was_given_up(&self) -> bool {
+        matches!(self, Self::Cancelled | Self::Refused)
+    }
+
     /// Whether the order was paid, whatever came later.
     pub(crate) fn was_paid(&self) -> bool {
         matches!(self, Self::Paid | Self::RefundPending | Self::Refunded)

@@ -23,13 +23,13 @@ pub struct Verdict {
 /// The figures of a verdict. The first is the sum of those up to `dead_lettered`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Sums {
-    /// Orders that order-service has.
+    /// Orders that order-service has, but for refused tries.
     pub accepted: usize,
     /// Of these, paid.
     pub paid: usize,
     /// Of these, declined.
     pub declined: usize,
-    /// Of these, cancelled before they were paid.
+    /// Of these, cancelled before they were paid, by the customer or because the payment did not come in time.
     pub cancelled: usize,
     /// Of these, paid and given back.
     pub refunded: usize,
@@ -37,6 +37,9 @@ pub struct Sums {
     pub pending: usize,
     /// Of these, on their way, but stopped: a message about them is a dead letter.
     pub dead_lettered: usize,
+    /// Synchronous tries that were refused because there was no answer about their payment. They are no accepted orders:
+    /// the customer was told no, and the next try under the same key is another one.
+    pub refused_tries: usize,
     /// What the paid orders cost, by currency.
     pub paid_minor: BTreeMap<String, i128>,
     /// Charges at the acquirer that took money, whether it went back or not.
@@ -220,7 +223,6 @@ pub fn check(books: &Books) -> Verdict {
 
 fn sums(books: &Books) -> Sums {
     let mut sums = Sums {
-        accepted: books.orders.len(),
         notifications: books.notifications.len(),
         invoices: books.invoices.len(),
         dead_letters: books.dead_letters.len(),
@@ -236,10 +238,12 @@ fn sums(books: &Books) -> Sums {
             OrderState::Pending | OrderState::RefundPending => &mut sums.pending,
             OrderState::Declined(_) => &mut sums.declined,
             OrderState::Cancelled => &mut sums.cancelled,
+            OrderState::Refused => &mut sums.refused_tries,
             OrderState::Refunded => &mut sums.refunded,
             OrderState::Paid => &mut sums.paid,
         };
         *count += 1;
+        sums.accepted += usize::from(order.state != OrderState::Refused);
         if order.state == OrderState::Paid {
             add(&mut sums.paid_minor, &order.total);
         }
@@ -326,8 +330,8 @@ fn check_payment(order: &Order, payments: &[&Payment], charges: &[&Charge], foun
             }
         }
         (Outcome::Declined(reason), OrderState::Declined(told)) if reason == told => {}
-        (Outcome::Refunded, OrderState::Refunded | OrderState::Cancelled) => {}
-        (Outcome::Voided | Outcome::Declined(_), OrderState::Cancelled) => {}
+        (Outcome::Refunded, OrderState::Refunded) => {}
+        (Outcome::Refunded | Outcome::Voided | Outcome::Declined(_), state) if state.was_given_up() => {}
         (outcome, state) => disagree(format!("it says {outcome:?}, the order {state:?}")),
     }
 }
@@ -346,7 +350,7 @@ fn check_notifications(
         (Kind::PaymentCaptured, usize::from(payment.capture_told)),
         (Kind::PaymentDeclined, payment.declines),
         (Kind::OrderConfirmed, was_paid),
-        (Kind::OrderCancelled, usize::from(order.state == OrderState::Cancelled)),
+        (Kind::OrderCancelled, usize::from(order.state.was_given_up())),
         (Kind::PaymentRefunded, usize::from(payment.outcome == Outcome::Refunded)),
         (Kind::InvoiceReady, was_paid),
     ] {

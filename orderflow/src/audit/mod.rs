@@ -71,6 +71,7 @@ impl Verdict {
             ("  refunded", sums.refunded, String::new()),
             ("  pending", sums.pending, String::new()),
             ("  dead-lettered", sums.dead_lettered, String::new()),
+            ("synchronous refused", sums.refused_tries, String::new()),
             ("charges captured", sums.captured, amounts(&sums.captured_minor)),
             ("charges refunded", sums.refunds, amounts(&sums.refunded_minor)),
             ("charges refused", sums.refused, String::new()),

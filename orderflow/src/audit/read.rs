@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use orderflow_proto::orderflow::events::v1::CancelReason;
 use orderflow_proto::orderflow::notification::v1 as notification;
 use orderflow_proto::orderflow::order::v1 as order;
 use orderflow_proto::orderflow::payment::v1 as payment;
@@ -114,6 +115,9 @@ async fn orders(url: &str) -> Result<Vec<Order>, Error> {
                 order::OrderStatus::Paid if order.refund_pending => OrderState::RefundPending,
                 order::OrderStatus::Paid => OrderState::Paid,
                 order::OrderStatus::PaymentDeclined => OrderState::Declined(order.decline_reason),
+                order::OrderStatus::Cancelled if order.cancel_reason() == CancelReason::PaymentUnavailable => {
+                    OrderState::Refused
+                }
                 order::OrderStatus::Cancelled => OrderState::Cancelled,
                 order::OrderStatus::Refunded => OrderState::Refunded,
                 order::OrderStatus::Unspecified => {

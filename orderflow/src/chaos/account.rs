@@ -25,7 +25,8 @@ pub struct Account {
     pub command: String,
     /// Orders that customers were told are accepted.
     pub accepted: usize,
-    /// Orders for which customers got no, or no answer.
+    /// Orders for which customers got no, or no answer, however long they asked. One order may take several tries;
+    /// those that were refused are in `sums.refused_tries`.
     pub refused: usize,
     /// Processes that were killed.
     pub kills: usize,
@@ -79,11 +80,11 @@ impl Account {
 
     /// The run in one line.
     pub fn line(&self) -> String {
-        let Sums { paid, declined, cancelled, refunded, .. } = &self.sums;
+        let Sums { paid, declined, cancelled, refunded, refused_tries, .. } = &self.sums;
         let verdict = if self.is_good() { "good".to_owned() } else { format!("BAD: {}", self.wrong[0]) };
         format!(
             "seed {:>4}  {} faults, {} kills  {} accepted, {} refused: {paid} paid, {declined} declined, {cancelled} \
-             cancelled, {refunded} refunded  settled after {:.1} s  {verdict}",
+             cancelled, {refunded} refunded, {refused_tries} synchronous tries refused  settled after {:.1} s  {verdict}",
             self.seed,
             self.faults,
             self.kills,

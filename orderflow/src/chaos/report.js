@@ -38,7 +38,8 @@
   const { sums } = data;
   Report.table(figures, [["", "count"],
     ["customers were told: accepted", data.accepted], ["customers were told nothing, or no", data.refused],
-    ["orders", sums.accepted], ["paid", sums.paid], ["declined", sums.declined], ["cancelled", sums.cancelled],
+    ["synchronous tries refused, payment did not answer", sums.refused_tries],
+    ["orders accepted", sums.accepted], ["paid", sums.paid], ["declined", sums.declined], ["cancelled", sums.cancelled],
     ["refunded", sums.refunded], ["charges captured", sums.captured], ["charges refunded", sums.refunds],
     ["notifications", sums.notifications], ["invoices", sums.invoices],
     ["dead letters of unreadable messages, discarded", data.discarded],

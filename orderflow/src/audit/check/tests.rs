@@ -105,6 +105,20 @@ fn balanced_books_have_no_mismatch_and_the_right_sums() {
 }
 
 #[test]
+fn a_synchronous_try_that_was_refused_is_neither_accepted_nor_cancelled() {
+    let mut books = balanced();
+    books.orders[2].state = OrderState::Refused;
+    let verdict = check(&books);
+    assert_eq!(verdict.mismatches, [], "its customer is told as of any cancelled order");
+    let sums = verdict.sums;
+    assert_eq!((sums.accepted, sums.cancelled, sums.refused_tries), (3, 0, 1));
+    assert_eq!(sums.accepted, sums.paid + sums.declined + sums.cancelled + sums.refunded);
+    books.charges.push(charge("c", "ch_4", ChargeState::Captured));
+    let kept = Mismatch::ChargedUnpaid { order: "c".into(), charge: "ch_4".into(), kept_minor: 1299 };
+    assert!(check(&books).mismatches.contains(&kept), "no money may be kept for it");
+}
+
+#[test]
 fn a_cancelled_order_whose_charge_was_overtaken_balances_once_the_money_is_back() {
     let overtaken = |books: &mut Books| {
         books.charges.push(charge("c", "ch_4", ChargeState::Refunded));

@@ -137,7 +137,7 @@ fn kinds_of_order(order: &Order) -> &'static [&'static str] {
         OrderState::Paid | OrderState::RefundPending => &["OrderPlaced", "OrderPaid"],
         OrderState::Refunded => &["OrderPlaced", "OrderPaid", "OrderRefunded"],
         OrderState::Declined(_) => &["OrderPlaced", "OrderDeclined"],
-        OrderState::Cancelled => &["OrderPlaced", "OrderCancelled"],
+        OrderState::Cancelled | OrderState::Refused => &["OrderPlaced", "OrderCancelled"],
     }
 }
 
