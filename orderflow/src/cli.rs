@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
+use orderflow_proto::orderflow::order::v1::order_service_client::OrderServiceClient;
 
 use crate::acquirer::{self, Acquirer};
 use crate::part::{Instance, Part};
@@ -309,8 +310,9 @@ async fn ask(stack: Stack, request: Request) -> ExitCode {
 }
 
 async fn place_orders(url: &str, config: &place::Config) -> Result<(), audit::Error> {
+    let client = OrderServiceClient::new(audit::channel(url)?);
     let mut accepted = 0;
-    let placed = place::run(url, config, |order| {
+    let placed = place::run(client, config, |order| {
         accepted += 1;
         let total = order.total.clone().unwrap_or_default();
         let status = order.status().as_str_name().trim_start_matches("ORDER_STATUS_").to_owned();
@@ -318,7 +320,7 @@ async fn place_orders(url: &str, config: &place::Config) -> Result<(), audit::Er
     })
     .await;
     say(&format!("{accepted} of {} orders accepted", config.orders));
-    placed
+    placed.map_err(audit::Error::grpc("order-service", url))
 }
 
 async fn put_load(addresses: &audit::Addresses, config: &load::Config, output: Output) -> ExitCode {

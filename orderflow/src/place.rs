@@ -14,8 +14,6 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 use uuid::Uuid;
 
-use crate::audit::{Error, channel};
-
 /// Orders that are placed at the same time.
 const IN_FLIGHT_MAX: usize = 16;
 /// Pause before the same order is tried again.
@@ -97,32 +95,40 @@ impl Config {
     }
 }
 
-/// Places all orders of a configuration at order-service's `url`, several at a time, and gives each to `accepted` as it
-/// is accepted. Ends at the first refusal.
-pub async fn run(url: &str, config: &Config, mut accepted: impl FnMut(Order)) -> Result<(), Error> {
-    let client = OrderServiceClient::new(channel(url)?);
+/// Places all orders of a configuration, several at a time, and gives each to `accepted` as it is accepted.
+///
+/// What one order is refused for, the others would be too: they are not tried any more. Those that are under way are
+/// waited for, since they may have been accepted. Then the first refusal is the error.
+pub async fn run(
+    client: OrderServiceClient<Channel>,
+    config: &Config,
+    mut accepted: impl FnMut(Order),
+) -> Result<(), Status> {
     let places = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let mut orders = JoinSet::new();
     for _ in 0..config.orders {
         let (client, request, places) = (client.clone(), config.request(), Arc::clone(&places));
         let patience = config.patience;
         orders.spawn(async move {
-            let _place = places.acquire_owned().await;
-            place(client, request, patience).await
+            let _place = places.acquire_owned().await.ok()?;
+            Some(place(client, request, patience).await)
         });
     }
+    let mut outcome = Ok(());
     while let Some(placed) = orders.join_next().await {
         let status = match placed {
-            Ok(Ok(order)) => {
+            Ok(Some(Ok(order))) => {
                 accepted(order);
                 continue;
             }
-            Ok(Err(status)) => status,
+            Ok(None) => continue,
+            Ok(Some(Err(status))) => status,
             Err(error) => Status::internal(error.to_string()),
         };
-        return Err(Error::grpc("order-service", url)(status));
+        places.close();
+        outcome = outcome.and(Err(status));
     }
-    Ok(())
+    outcome
 }
 
 /// Places one order. While nobody answers it is asked for again with the same key, so that it can't be made twice.

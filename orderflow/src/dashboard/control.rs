@@ -1,7 +1,6 @@
 //! What people do to the stack from the page.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -15,8 +14,6 @@ use orderflow_proto::orderflow::order::v1::order_service_client::OrderServiceCli
 use serde::Deserialize;
 use serde_json::{Value, json};
 use service_kit::event::{CE_ID, CE_SOURCE, CE_TYPE};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::http::{Page, body};
@@ -30,8 +27,6 @@ use crate::up::{Reply, Request};
 
 /// Orders that one request places at most.
 const ORDERS_MAX: u32 = 1_000;
-/// Orders of one request that are placed at the same time.
-const IN_FLIGHT_MAX: usize = 16;
 /// How long an order is asked for again while order-service does not answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The topic that a poisoned message goes to.
@@ -79,42 +74,17 @@ pub(super) async fn place(State(page): State<Page>, bytes: Body) -> Result<Json<
         patience: PATIENCE,
         ..place::Config::default()
     };
-    let (order_ids, error) = place_all(&page.live.site.addresses.order_service, &config).await?;
+    let url = &page.live.site.addresses.order_service;
+    let client = OrderServiceClient::new(site::channel(url)?);
+    let mut order_ids = Vec::new();
+    let placed = place::run(client, &config, |order| order_ids.push(order.order_id)).await;
+    let error = placed.err().map(|status| Error::grpc("order-service", url)(status).to_string());
+    // The ids sort by the time of acceptance.
+    order_ids.sort_unstable();
     page.live.touch();
     let accepted = order_ids.len();
     let refused = usize::try_from(count).unwrap_or_default() - accepted;
     Ok(Json(json!({ "accepted": accepted, "refused": refused, "order_ids": order_ids, "error": error })))
-}
-
-/// Places the orders, and gives the ids of those that were accepted and why the others were not. What one order is
-/// refused for, the others of the request would be too: they are not tried any more.
-async fn place_all(url: &str, config: &place::Config) -> Result<(Vec<String>, Option<String>), Error> {
-    let client = OrderServiceClient::new(site::channel(url)?);
-    let places = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
-    let mut orders = JoinSet::new();
-    for _ in 0..config.orders {
-        let (client, request, places) = (client.clone(), config.request(), Arc::clone(&places));
-        let patience = config.patience;
-        orders.spawn(async move {
-            let _place = places.acquire_owned().await.ok()?;
-            Some(place::place(client, request, patience).await)
-        });
-    }
-    let (mut ids, mut error) = (Vec::new(), None);
-    while let Some(placed) = orders.join_next().await {
-        match placed {
-            Ok(Some(Ok(order))) => ids.push(order.order_id),
-            Ok(Some(Err(status))) => {
-                error.get_or_insert_with(|| Error::grpc("order-service", url)(status).to_string());
-                // Those that are under way are waited for: they may have been accepted.
-                places.close();
-            }
-            Ok(None) | Err(_) => {}
-        }
-    }
-    // The ids sort by the time of acceptance.
-    ids.sort_unstable();
-    Ok((ids, error))
 }
 
 /// `POST /api/parts/NAME/kill`, `stop` and `start`
