@@ -105,8 +105,8 @@ impl Comparison {
         let p99 = |outcome: &Outcome, phase| outcome.phase(phase).answer.p99_ms;
         let answers = format!(
             "Before the outage, 99 of 100 customers had their answer within {:.0} ms when it waits for the card and within \
-             {:.0} ms when it does not; during the outage it was {:.0} ms until the refusal, and {:.0} ms until the \
-             acceptance.",
+             {:.0} ms when it does not; during the outage, 99 of 100 of the former were refused within {:.0} ms, and \
+             99 of 100 of the latter were accepted within {:.0} ms.",
             p99(synchronous, PhaseName::Before),
             p99(asynchronous, PhaseName::Before),
             p99(synchronous, PhaseName::During),
@@ -246,7 +246,7 @@ mod tests {
         let [sales, answers, caught_up] = comparison().sentences();
         assert!(sales.contains("refused 20 times out of 20") && sales.contains("210.00 EUR"), "{sales}");
         assert!(sales.contains("20 of 20 were accepted, and nothing was lost"), "{sales}");
-        assert!(answers.contains("within 20 ms") && answers.contains("100 ms until the refusal"), "{answers}");
+        assert!(answers.contains("within 20 ms") && answers.contains("refused within 100 ms"), "{answers}");
         assert!(caught_up.contains("20 orders") && caught_up.contains("0.5 s after that"), "{caught_up}");
         let mut wrong = comparison();
         wrong.outcomes[1].balanced = false;
