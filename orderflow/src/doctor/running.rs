@@ -1,21 +1,25 @@
 //! A running stack: how its parts are, and what waits in it.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use axum::http::Method;
 use orderflow_proto::orderflow::broker::v1::SubscriptionStats;
 use tokio::time::timeout;
 
 use super::Finding;
 use crate::acquirer::{AcquirerClient, Behaviour, Mode};
 use crate::part::{Instance, Part};
-use crate::up::{self, PartStatus, Reply, Request, quoted};
+use crate::up::{self, PartStatus, Reply, Request, metrics_address, quoted};
 use crate::{dead_letters, queues};
 
 /// How long each part gets for an answer, in milliseconds.
 const ANSWER_MS_MAX: u64 = 10_000;
 /// A message that has waited for longer is worth a look, in seconds.
 const WAIT_S_MAX: i64 = 60;
+/// How long a page of figures may take, in milliseconds.
+const FIGURES_MS_MAX: u64 = 2_000;
 
 /// Asks the runner of the folder, and its parts.
 pub(super) async fn check(data_dir: &Path) -> Vec<Finding> {
@@ -46,6 +50,9 @@ async fn about(parts: &[PartStatus], data_dir: &Path, within: Duration) -> Vec<F
             Ok(behaviour) => findings.push(misbehaves(&acquirer, behaviour)),
             Err(error) => findings.push(silent(Part::Acquirer, error.to_string(), data_dir)),
         }
+    }
+    for part in parts.iter().filter(|part| part.healthy) {
+        findings.extend(breakers(part).await);
     }
     findings
 }
@@ -84,6 +91,27 @@ fn unwell(status: &PartStatus, data_dir: &Path) -> Option<Finding> {
         Some(_) => format!("{} may say why", log(*part, data_dir)),
     };
     Some(Finding::problem(part, state, remedy))
+}
+
+/// What a part waits for, where it has a page of figures (`orderflow up --metrics`). Without one nothing is found.
+async fn breakers(status: &PartStatus) -> Vec<Finding> {
+    let page = status.address.parse::<SocketAddr>().ok().and_then(metrics_address);
+    let Some(page) = page else { return Vec::new() };
+    // A client for any HTTP server, in truth.
+    let client = AcquirerClient::new(&format!("http://{page}"), Duration::from_millis(FIGURES_MS_MAX));
+    let Ok(figures) = client.call(Method::GET, "/metrics", &[], String::new()).await else { return Vec::new() };
+    let open = open_breakers(&String::from_utf8_lossy(&figures.body));
+    let finding = |of: String| {
+        let says = format!("it waits for the {of}: its circuit breaker is open");
+        Finding::warning(status.part, says, format!("look at the {of}; it goes on by itself once that answers"))
+    };
+    open.into_iter().map(finding).collect()
+}
+
+/// What the open circuit breakers of a page of figures stand in front of.
+fn open_breakers(figures: &str) -> Vec<String> {
+    let of = |line: &str| Some(line.strip_prefix("orderflow_breaker_open{of=\"")?.strip_suffix("\"} 1")?.to_owned());
+    figures.lines().filter_map(of).collect()
 }
 
 /// Dead letters, and queues in which something waits for too long.
@@ -162,6 +190,14 @@ mod tests {
             assert!(finding.says.ends_with("did not answer within 20ms"), "{finding:?}");
             assert_eq!(finding.remedy, Some(format!("`'my data/logs/{part}.log'` may say why")));
         }
+    }
+
+    #[test]
+    fn an_open_breaker_is_told_and_a_closed_one_is_not() {
+        let figures = "# TYPE orderflow_breaker_open gauge\norderflow_breaker_open{of=\"acquirer\"} 1\n\
+             orderflow_breaker_open{of=\"database\"} 0\norderflow_other{of=\"x\"} 1\n";
+        assert_eq!(open_breakers(figures), ["acquirer"]);
+        assert!(open_breakers("").is_empty() && open_breakers("<html>").is_empty());
     }
 
     #[test]

@@ -143,9 +143,7 @@ impl Layout {
 
     /// Where an instance shows its figures, if it is to show them and there is a port for it.
     pub(crate) fn metrics_page(&self, instance: Instance) -> Option<SocketAddr> {
-        let address = self.listen(instance);
-        let port = address.port().checked_add(METRICS_ABOVE).filter(|_| self.metrics)?;
-        Some(SocketAddr::new(address.ip(), port))
+        metrics_address(self.listen(instance)).filter(|_| self.metrics)
     }
 
     /// Where e-mail goes unless the environment names a mail server.
@@ -171,4 +169,9 @@ impl Layout {
         let escaped = path.to_string_lossy().replace('%', "%25").replace('?', "%3F").replace('#', "%23");
         format!("sqlite://{escaped}").into()
     }
+}
+
+/// Where the page of figures of whoever listens at an address is, if it has one.
+pub(crate) fn metrics_address(address: SocketAddr) -> Option<SocketAddr> {
+    Some(SocketAddr::new(address.ip(), address.port().checked_add(METRICS_ABOVE)?))
 }

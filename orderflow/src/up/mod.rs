@@ -22,6 +22,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(crate) use self::child::{Launch, Voice};
 pub use self::control::{Error as AskError, PartStatus, Reply, Request, ask};
 use self::layout::Layout;
+pub(crate) use self::layout::metrics_address;
 pub(crate) use self::stack::{Program, Stack};
 use crate::dashboard::{self, Door, Listen, Site};
 use crate::part::{INSTANCES_MAX, Instance, Part};
