@@ -12,7 +12,7 @@
   for (const wrong of data.wrong) verdict.append(Report.element("p", "wrong", wrong));
   verdict.append(Report.element("p", "muted",
     `${data.faults} faults in ${seconds(data.duration_ms)} s, ${data.kills} processes killed, ${data.poison} unreadable ` +
-    `messages; everything had come to its end ${seconds(data.drained_ms)} s after the last one.`));
+    `message(s); everything had come to its end ${seconds(data.drained_ms)} s after the last one.`));
   verdict.append(Report.element("p", "muted", "Once more:"));
   verdict.append(Report.element("pre", "", data.command));
 
@@ -31,7 +31,7 @@
   });
   chart("Orders", "per second", [["accepted", 1, "accepted"], ["paid", 2, "paid"]]);
   chart("Messages that wait", "messages", [["in all queues", 3, "queued"]]);
-  chart("Answer to the customer", "ms, logarithmic",
+  chart("Answer to the customer", "ms",
     [["p50", 1, "latency_p50_ms"], ["p99", 4, "latency_p99_ms"]], { log: true });
 
   const figures = Report.section("The books at the end");
