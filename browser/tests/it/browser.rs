@@ -15,13 +15,15 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::stack::{DEADLINE, Stack};
 
 const POLL: Duration = Duration::from_millis(50);
+/// The tallest picture, in CSS pixels.
+const PICTURE_PX_MAX: u32 = 1_600;
 
 /// One browser at a time: several would starve each other on a small machine.
 static TURN: Mutex<()> = Mutex::const_new(());
 
 /// A page of a running stack in a browser of its own.
 pub(crate) struct Browser {
-    pub(crate) stack: Stack,
+    stack: Option<Stack>,
     pub(crate) driver: WebDriver,
     process: Option<u64>,
     _chromedriver: Child,
@@ -41,6 +43,22 @@ impl Drop for Browser {
 impl Browser {
     /// Starts a stack and opens its page, at 1440 by 900.
     pub(crate) async fn open() -> Self {
+        Self::alone().await.with(Stack::start().await).await
+    }
+
+    /// The same with a page of its own beside a stack, which kills nothing.
+    pub(crate) async fn beside() -> Self {
+        Self::alone().await.with(Stack::beside().await).await
+    }
+
+    async fn with(mut self, stack: Stack) -> Self {
+        self.stack = Some(stack);
+        self.load("").await;
+        self
+    }
+
+    /// A browser without a page, in which files can be opened.
+    pub(crate) async fn alone() -> Self {
         let turn = TURN.lock().await;
         let (chromedriver, url) = start_chromedriver().await;
         let profile = tempfile::TempDir::new().unwrap();
@@ -57,19 +75,23 @@ impl Browser {
         }
         let driver = WebDriver::new(url, chromium).await.unwrap();
         let process = driver.capabilities().get("goog:processID").and_then(Value::as_u64);
-        let stack = Stack::start().await;
-        let browser = Self { stack, driver, process, _chromedriver: chromedriver, _profile: profile, _turn: turn };
+        let browser =
+            Self { stack: None, driver, process, _chromedriver: chromedriver, _profile: profile, _turn: turn };
         browser.size(1440, 900).await;
         browser.prefers("light").await;
-        browser.load("").await;
         browser
+    }
+
+    pub(crate) fn stack(&mut self) -> &mut Stack {
+        self.stack.as_mut().expect("the test has a stack")
     }
 
     /// Loads the page, with what comes after its address, and waits for the first state.
     pub(crate) async fn load(&self, rest: &str) {
         // Only another fragment would be no new page.
         self.driver.goto("about:blank").await.unwrap();
-        self.driver.goto(format!("{}{rest}", self.stack.page())).await.unwrap();
+        let page = self.stack.as_ref().expect("the test has a stack").page();
+        self.driver.goto(format!("{page}{rest}")).await.unwrap();
         self.wait("the parts are alive", "return document.querySelectorAll('.part[data-state=alive]').length === 6")
             .await;
     }
@@ -97,9 +119,18 @@ impl Browser {
     /// What the system says about its colours: `light` or `dark`. It asks for little motion, too: drawing without a
     /// graphics card is expensive.
     pub(crate) async fn prefers(&self, scheme: &str) {
+        self.media(scheme, "reduce").await;
+    }
+
+    /// Whether the system likes motion, in light colours.
+    pub(crate) async fn moves(&self, likes: bool) {
+        self.media("light", if likes { "no-preference" } else { "reduce" }).await;
+    }
+
+    async fn media(&self, scheme: &str, motion: &str) {
         let media = json!({ "features": [
             { "name": "prefers-color-scheme", "value": scheme },
-            { "name": "prefers-reduced-motion", "value": "reduce" },
+            { "name": "prefers-reduced-motion", "value": motion },
         ] });
         self.driver.cdp().send_raw("Emulation.setEmulatedMedia", media).await.unwrap();
     }
@@ -206,6 +237,13 @@ impl Browser {
                && document.querySelector('#verdict-sum').textContent.startsWith({accepted:?})"
         );
         self.wait("the books balance", &script).await;
+    }
+
+    /// The same of a whole page, however long it is.
+    pub(crate) async fn whole_picture(&self, name: &str) {
+        let height = self.script("return document.documentElement.scrollHeight").await;
+        self.size(1024, u32::try_from(height.as_u64().unwrap()).unwrap().min(PICTURE_PX_MAX)).await;
+        self.picture(name).await;
     }
 
     /// Writes a picture for the README, if somebody wants one.

@@ -25,6 +25,10 @@ async fn a_queue_rises_while_payment_service_is_dead_and_drains_when_it_is_back(
             "return document.querySelectorAll('#chart-orders tbody td, #chart-orders td').length > 10",
         )
         .await;
+    // Load alone is no reason to worry.
+    let calm = "return ['balanced', 'moving'].includes(document.querySelector('#verdict').dataset.status)";
+    browser.wait("all is well", calm).await;
+    browser.wait("the note is gone", "return document.querySelector('#place-note').textContent === ''").await;
     browser.picture("flow").await;
 
     browser.listen().await;
@@ -42,6 +46,7 @@ async fn a_queue_rises_while_payment_service_is_dead_and_drains_when_it_is_back(
     browser
         .wait("the outage is shaded", "return document.querySelectorAll('#chart-queued .chart-shade').length === 1")
         .await;
+    browser.wait_for_text("#verdict-word", "payment-service is down; ").await;
     let kill = browser.driver.find(By::Css("[data-kind=payment-service] .part-kill")).await.unwrap();
     assert_eq!(kill.attr("aria-disabled").await.unwrap().as_deref(), Some("true"));
     browser.picture("outage").await;
@@ -66,7 +71,9 @@ async fn an_acquirer_that_is_down_makes_orders_wait_until_it_answers_again() {
     browser.choose("#place-count", "10").await;
     browser.click("#place-button").await;
     browser.wait_for_text("#place-note", "10 orders accepted").await;
-    browser.wait("orders wait", "return document.querySelector('#verdict').dataset.status === 'in_flight'").await;
+    // Waiting is no reason to worry until it takes long; then the headline names who is to blame.
+    browser.wait("it is behind", "return document.querySelector('#verdict').dataset.status === 'behind'").await;
+    browser.wait_for_text("#verdict-word", "The acquirer is down: the oldest message has waited for").await;
     browser.choose("[data-kind=acquirer] .part-line select", "normal").await;
     browser.wait_for_books(Some(10)).await;
     browser.close(&[]).await;

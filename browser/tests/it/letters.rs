@@ -19,6 +19,9 @@ async fn a_poison_message_ends_among_the_dead_letters_and_can_be_given_up() {
     browser.wait_for_text("#order-list", "paid").await;
     browser.wait_for_verdict("wrong").await;
     browser.wait_for_depth("operator.dead-letters", "depth === 2").await;
+    browser.wait_for_text("#verdict-word", "2 messages are in the dead letters").await;
+    browser.click("#verdict a").await;
+    browser.wait("the link leads there", "return location.hash === '#letters'").await;
 
     let first = browser.script("return document.querySelector('#letters [data-letter]').dataset.letter").await;
     let first = first.as_str().unwrap();

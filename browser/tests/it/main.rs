@@ -9,8 +9,10 @@
 
 mod browser;
 mod connection;
+mod elsewhere;
 mod flow;
 mod letters;
 mod looks;
 mod orders;
+mod reports;
 mod stack;

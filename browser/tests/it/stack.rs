@@ -9,11 +9,17 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 /// Whatever a test waits for has happened by then, or never will.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+
+/// A run of `chaos` or `compare` has its own limits, and ends by itself long before this.
+const RUN_WITHIN: Duration = Duration::from_secs(600);
+/// The pause between two looks.
+const POLL: Duration = Duration::from_millis(50);
 
 /// The variables that say where the parts listen, and that of the page.
 const LISTEN: [&str; 7] = [
@@ -35,6 +41,8 @@ pub(crate) struct Stack {
     folder: TempDir,
     ports: Vec<u16>,
     runner: Child,
+    /// The page, where the runner has none.
+    _dashboard: Option<Child>,
 }
 
 impl Stack {
@@ -42,8 +50,31 @@ impl Stack {
     pub(crate) async fn start() -> Self {
         let folder = TempDir::new().unwrap();
         let ports = free_ports();
-        let runner = up(&folder, &ports).await;
-        Self { folder, ports, runner }
+        let runner = up(&folder, &ports, true).await;
+        Self { folder, ports, runner, _dashboard: None }
+    }
+
+    /// Starts a stack without a page, and a page beside it as Compose has it: one that owns no processes.
+    pub(crate) async fn beside() -> Self {
+        let folder = TempDir::new().unwrap();
+        let ports = free_ports();
+        let runner = up(&folder, &ports, false).await;
+        let listen = format!("127.0.0.1:{}", ports[LISTEN.len() - 1]);
+        let mut command = Command::new(program());
+        command.args(["dashboard", "--commands", "compose", "--listen", &listen, "--data-dir"]).arg(folder.path());
+        let dashboard = command.stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+        let answers = async {
+            while TcpStream::connect(&listen).await.is_err() {
+                sleep(POLL).await;
+            }
+        };
+        timeout(DEADLINE, answers).await.expect("the page is served in time");
+        Self { folder, ports, runner, _dashboard: Some(dashboard) }
+    }
+
+    /// Kills a part, as somebody in a terminal does.
+    pub(crate) async fn kill(&self, part: &str) {
+        run(&["kill", part, "--data-dir", &self.folder.path().display().to_string()]).await;
     }
 
     /// Where the page is.
@@ -63,8 +94,16 @@ impl Stack {
 
     /// Starts again, in the same folder and on the same ports.
     pub(crate) async fn again(&mut self) {
-        self.runner = up(&self.folder, &self.ports).await;
+        self.runner = up(&self.folder, &self.ports, true).await;
     }
+}
+
+/// Runs a command of the program to its end, which must be a good one.
+pub(crate) async fn run(arguments: &[&str]) {
+    let mut command = Command::new(program());
+    let ended = command.args(arguments).kill_on_drop(true).output();
+    let output = timeout(RUN_WITHIN, ended).await.expect("the command ends in time").unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
 }
 
 fn program() -> PathBuf {
@@ -77,11 +116,14 @@ fn program() -> PathBuf {
     [path, from_root].into_iter().find_map(|path| path.canonicalize().ok()).expect("ORDERFLOW_BIN names no file")
 }
 
-async fn up(folder: &TempDir, ports: &[u16]) -> Child {
+async fn up(folder: &TempDir, ports: &[u16], with_page: bool) -> Child {
     let mut command = Command::new(program());
     command.arg("up").arg("--data-dir").arg(folder.path()).kill_on_drop(true);
     for (variable, port) in LISTEN.into_iter().zip(ports) {
         command.env(variable, format!("127.0.0.1:{port}"));
+    }
+    if !with_page {
+        command.env(LISTEN[LISTEN.len() - 1], "off");
     }
     let mut runner = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
     let mut lines = BufReader::new(runner.stdout.take().unwrap()).lines();

@@ -127,7 +127,8 @@ impl Flow {
 
     fn second(&mut self, at_ms: i64) -> Option<&mut Second> {
         let first_ms = self.seconds.front()?.time_ms;
-        let index = usize::try_from((floor(at_ms) - first_ms) / SECOND_MS).ok().filter(|_| at_ms >= first_ms)?;
+        let index =
+            usize::try_from(floor(at_ms).checked_sub(first_ms)? / SECOND_MS).ok().filter(|_| at_ms >= first_ms)?;
         // A clock of somebody else may be ahead of ours.
         let last = self.seconds.len() - 1;
         let second = self.seconds.get_mut(index.min(last))?;
@@ -157,7 +158,7 @@ fn has_settled(second: &Second, now_ms: i64) -> bool {
 }
 
 fn floor(time_ms: i64) -> i64 {
-    time_ms - time_ms.rem_euclid(SECOND_MS)
+    time_ms.saturating_sub(time_ms.rem_euclid(SECOND_MS))
 }
 
 fn history_s() -> i64 {

@@ -10,6 +10,7 @@ use service_kit::clock::now_ms;
 use tokio::sync::{Notify, watch};
 
 use super::flow::{Flow, HISTORY_S};
+use super::headline::{Shown, headline};
 use super::outages::Outages;
 use super::site::{Seen, Site};
 use super::steady::Steady;
@@ -155,7 +156,7 @@ impl Live {
         // What lies with the operator waits for nobody's work.
         let works = |queue: &&SubscriptionStats| consumer(queue).is_some_and(|consumer| consumer != OPERATOR);
         let queued = stats.subscriptions.iter().filter(works);
-        lock(&self.flow).queued(queued.map(|queue| queue.backlog_messages).sum());
+        lock(&self.flow).queued(sum(queued.map(|queue| queue.backlog_messages)));
         *lock(&self.broker) = Broker { reached: true, seen_ms: Some(now_ms()), stats };
     }
 
@@ -166,8 +167,8 @@ impl Live {
 
     /// Something that changes whenever orders or messages move: books that balanced before balance while it stays.
     pub(super) fn movement(&self) -> (u64, u64, u64) {
-        let published = |broker: &Broker| broker.stats.topics.iter().map(|topic| topic.published_messages).sum();
-        let acked = |broker: &Broker| broker.stats.subscriptions.iter().map(|queue| queue.acked_messages).sum();
+        let published = |broker: &Broker| sum(broker.stats.topics.iter().map(|topic| topic.published_messages));
+        let acked = |broker: &Broker| sum(broker.stats.subscriptions.iter().map(|queue| queue.acked_messages));
         let broker = lock(&self.broker);
         (published(&broker), acked(&broker), dead_letters(&broker.stats).unwrap_or_default())
     }
@@ -183,24 +184,37 @@ impl Live {
         let broker = lock(&self.broker);
         let stats = &broker.stats;
         let known = broker.seen_ms.is_some();
+        let parts = self.site.parts(&lock(&self.seen));
+        let queues: Vec<QueueState> = stats.subscriptions.iter().filter_map(queue).collect();
+        let acquirer = lock(&self.acquirer).map(|Behaviour { mode, percent }| AcquirerState { mode, percent });
+        let (books, dead_letters) = (self.shown_books(), dead_letters(stats).filter(|_| known));
+        let headline = headline(&Shown {
+            books: &books,
+            parts: &parts,
+            queues: &queues,
+            acquirer,
+            broker_reached: broker.reached,
+            dead_letters: dead_letters.unwrap_or_default(),
+        });
         State {
             time_ms: now_ms,
             version: env!("CARGO_PKG_VERSION"),
             owns_processes: self.site.owned.is_some(),
             data_dir: self.site.data_dir().map(|path| path.display().to_string()),
-            parts: self.site.parts(&lock(&self.seen)),
+            parts,
             broker: BrokerState { reached: broker.reached, seen_ms: broker.seen_ms },
             topics: stats
                 .topics
                 .iter()
                 .map(|topic| TopicState { id: id(&topic.topic), published_per_s: topic.published_per_second })
                 .collect(),
-            queues: stats.subscriptions.iter().filter_map(queue).collect(),
+            queues,
             orders: lock(&self.flow).orders(now_ms),
             load: self.steady.state(),
-            acquirer: lock(&self.acquirer).map(|Behaviour { mode, percent }| AcquirerState { mode, percent }),
-            dead_letters: dead_letters(stats).filter(|_| known),
-            books: self.shown_books(),
+            acquirer,
+            dead_letters,
+            books,
+            headline,
         }
     }
 
@@ -218,6 +232,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a broker tells is not ours to trust: whatever it is, adding it up ends no process.
+fn sum(figures: impl Iterator<Item = u64>) -> u64 {
+    figures.fold(0, u64::saturating_add)
+}
+
 /// The last name of a full one.
 fn id(name: &str) -> String {
     name.rsplit('/').next().unwrap_or_default().to_owned()
@@ -231,7 +250,9 @@ fn consumer(queue: &SubscriptionStats) -> Option<&'static str> {
 }
 
 fn queue(stats: &SubscriptionStats) -> Option<QueueState> {
-    let age_ms = |age: &prost_types::Duration| age.seconds * 1_000 + i64::from(age.nanos) / 1_000_000;
+    let age_ms = |age: &prost_types::Duration| {
+        age.seconds.saturating_mul(1_000).saturating_add(i64::from(age.nanos) / 1_000_000)
+    };
     Some(QueueState {
         consumer: consumer(stats)?.to_owned(),
         id: id(&stats.subscription),

@@ -19,9 +19,11 @@
 mod assets;
 mod collect;
 mod command;
+mod connection;
 mod control;
 mod flow;
 mod guard;
+mod headline;
 mod http;
 mod journey;
 mod letters;
@@ -46,6 +48,7 @@ use tokio::net::TcpListener;
 use tokio::time;
 use tokio_util::task::TaskTracker;
 
+use self::connection::{CONNECTIONS_MAX, Crowd, IDLE_MAX};
 use self::http::{Page, router};
 use self::live::Live;
 use self::refusal::Refusal;
@@ -100,12 +103,14 @@ pub(crate) fn usual_address() -> SocketAddr {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nothing can listen there.
-    #[error("the page can't be served on {address}: {source}; choose another address with {flag}, or `off`")]
+    #[error("the page can't be served on {address}: {source}; choose another address with {flag}{or}")]
     Address {
         /// Where.
         address: SocketAddr,
         /// What sets it.
         flag: &'static str,
+        /// What else may be said there.
+        or: &'static str,
         /// What the system said.
         source: io::Error,
     },
@@ -135,11 +140,11 @@ impl Door {
         if !address.ip().is_loopback() {
             return Err(Error::NotLoopback { address });
         }
-        Self::open(address, FLAG).await
+        Self::open(address, FLAG, ", or `off`").await
     }
 
-    async fn open(address: SocketAddr, flag: &'static str) -> Result<Self, Error> {
-        let refused = |source| Error::Address { address, flag, source };
+    async fn open(address: SocketAddr, flag: &'static str, or: &'static str) -> Result<Self, Error> {
+        let refused = |source| Error::Address { address, flag, or, source };
         let listener = TcpListener::bind(address).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
         Ok(Self { listener, address })
@@ -158,7 +163,8 @@ impl Door {
         collectors.close();
 
         let page = Page::new(Arc::clone(&live), token.clone());
-        let server = axum::serve(self.listener, router(page, names.into()));
+        let listener = Crowd::new(self.listener, CONNECTIONS_MAX, IDLE_MAX);
+        let server = axum::serve(listener, router(page, names.into()));
         let server = server.with_graceful_shutdown(token.clone().cancelled_owned());
         let ended = async {
             token.cancelled().await;

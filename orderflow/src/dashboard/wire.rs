@@ -22,6 +22,7 @@ pub(super) struct State {
     pub(super) acquirer: Option<AcquirerState>,
     pub(super) dead_letters: Option<u64>,
     pub(super) books: BooksState,
+    pub(super) headline: Headline,
 }
 
 /// How one process is.
@@ -115,7 +116,40 @@ pub(super) struct BooksState {
     pub(super) sums: Option<Sums>,
     pub(super) mismatches: Vec<String>,
     pub(super) mismatches_total: usize,
+    /// Where the status is `wrong`: what made it so, dead letters apart.
+    pub(super) wrong: Vec<String>,
     pub(super) error: Option<String>,
+}
+
+/// How much the headline worries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Tone {
+    /// Nothing is on its way, and everything fits.
+    Balanced,
+    /// Orders are on their way, as they should be.
+    Moving,
+    /// A part is down, or a queue is behind: it comes right by itself.
+    Behind,
+    /// Somebody has to look at it.
+    Wrong,
+    /// It can't be told yet.
+    Unknown,
+}
+
+/// How the stack is, in one sentence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Headline {
+    pub(super) tone: Tone,
+    pub(super) words: String,
+    /// The part of the page that tells more: its element's id.
+    pub(super) target: &'static str,
+}
+
+impl Headline {
+    pub(super) fn new(tone: Tone, words: String, target: &'static str) -> Self {
+        Self { tone, words, target }
+    }
 }
 
 /// One second for the charts.

@@ -9,6 +9,8 @@ use orderflow::Part;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::process::Child;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
@@ -244,6 +246,28 @@ async fn a_part_that_never_answers_is_given_up_and_too_many_requests_are_refused
     let count = |status: StatusCode| answers.iter().filter(|answer| **answer == status).count();
     let (given_up, refused) = (count(StatusCode::BAD_GATEWAY), count(StatusCode::SERVICE_UNAVAILABLE));
     assert!(given_up >= 64 && refused > 0 && given_up + refused == answers.len(), "{answers:?}");
+    dashboard.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing_leave_the_page_standing() {
+    const CONNECTIONS_MAX: usize = 256;
+    let dashboard = alone().await;
+    // They are accepted in the order in which they come.
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        open.push(TcpStream::connect(dashboard.page.address).await.unwrap());
+    }
+    let mut beyond = TcpStream::connect(dashboard.page.address).await.unwrap();
+    let mut said = [0; 12];
+    time::timeout(DEADLINE, beyond.read_exact(&mut said)).await.expect("it is refused at once").unwrap();
+    assert_eq!(String::from_utf8_lossy(&said), "HTTP/1.1 503");
+    drop(open);
+    let deadline = Instant::now() + DEADLINE;
+    let page = &dashboard.page;
+    while page.answer(Method::GET, "/healthz", &[], "").await.status != StatusCode::OK {
+        assert!(Instant::now() < deadline, "the page is served again");
+    }
     dashboard.stop().await;
 }
 

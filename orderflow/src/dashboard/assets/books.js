@@ -2,11 +2,15 @@
 
 import { byId, clock, count, h, plural, set, text } from "./dom.js";
 
+const [tick, clockface, dash, bang] = ["M6.2 13.2L1.5 8.5l2-2 2.7 2.7 6.3-6.3 2 2Z", "M8 1.5a6.5 6.5 0 1 0 .01 0ZM7 4h2v3.6l2.6 2.6-1.4 1.4L7 8.4Z",
+  "M2 7h12v2H2Z", "M8 1l7.5 13.5H.5ZM7 6v4h2V6Zm0 5v2h2v-2Z"];
+const MARKS = { balanced: tick, moving: tick, behind: clockface, wrong: bang, unknown: dash };
+const LINKS = { books: "The books", letters: "Dead letters", flow: "Show it" };
 const WORDS = {
-  balanced: ["The books balance", "M6.2 13.2L1.5 8.5l2-2 2.7 2.7 6.3-6.3 2 2Z"],
-  in_flight: ["Orders are on their way", "M8 1.5a6.5 6.5 0 1 0 .01 0ZM7 4h2v3.6l2.6 2.6-1.4 1.4L7 8.4Z"],
-  wrong: ["The books are wrong", "M3.5 1.5L8 6l4.5-4.5 2 2L10 8l4.5 4.5-2 2L8 10l-4.5 4.5-2-2L6 8 1.5 3.5Z"],
-  unknown: ["The books can’t be read", "M2 7h12v2H2Z"],
+  balanced: "The books balance",
+  in_flight: "Orders are on their way",
+  wrong: "The books are wrong",
+  unknown: "The books can’t be read",
 };
 const SUMS = [
   ["accepted", "Orders accepted"],
@@ -16,6 +20,7 @@ const SUMS = [
   ["refunded", "refunded"],
   ["pending", "pending"],
   ["dead_lettered", "stopped by a dead letter"],
+  ["refused_tries", "Synchronous tries refused"],
   ["captured", "Charges captured", "captured_minor"],
   ["refunds", "Charges refunded", "refunded_minor"],
   ["refused", "Charges refused"],
@@ -28,27 +33,29 @@ const SUMS = [
 const EXAMPLES = 5;
 const OF_ACCEPTED = new Set(["paid", "declined", "cancelled", "refunded", "pending", "dead_lettered"]);
 
-/** Gives `update(state)`. `said` is told when the books go wrong; while orders flow they are in flight and balanced by turns. */
+/** Gives `update(state)`. `said` is told when somebody has to look; while orders flow the headline changes by turns. */
 export function books(said) {
   const view = build();
   let before = null;
   return {
     update(state) {
-      const { books } = state;
-      const [word, mark] = WORDS[books.status] ?? WORDS.unknown;
-      set(byId("verdict"), "data-status", books.status);
-      set(byId("verdict").querySelector("path"), "d", mark);
-      text(byId("verdict-word"), word);
-      text(byId("verdict-sum"), headline(books));
-      if (before !== books.status && books.status === "wrong") said(word);
-      before = books.status;
-      show(view, books, word);
+      const { books, headline } = state;
+      set(byId("verdict"), "data-status", headline.tone);
+      set(byId("verdict").querySelector("path"), "d", MARKS[headline.tone] ?? MARKS.unknown);
+      text(byId("verdict-word"), headline.words);
+      text(byId("verdict-sum"), equation(books));
+      const link = byId("verdict-link");
+      set(link, "href", `#${headline.target}`);
+      text(link, LINKS[headline.target]);
+      if (before !== headline.tone && headline.tone === "wrong") said(headline.words);
+      before = headline.tone;
+      show(view, books, WORDS[books.status] ?? WORDS.unknown);
     },
   };
 }
 
 // One line, the same few figures in every state: the equation that has to hold.
-function headline({ status, sums, error, mismatches_total }) {
+function equation({ status, sums, error, mismatches_total }) {
   if (!sums) return error || "not read yet";
   const open = sums.pending + sums.dead_lettered;
   const others = sums.declined + sums.cancelled + sums.refunded;

@@ -1,13 +1,20 @@
 // The picture: an SVG with arrows, topics and queues, and above it a card for each part.
 
-import { count, plural, rate, s, set, span, text } from "./dom.js";
+import { count, h, plural, rate, s, set, span, text } from "./dom.js";
 import { layout } from "./layout.js";
 
 const SCALE_MESSAGES_MIN = 100;
 const SLAB_PX = 7;
-/** A queue with this much in it, or a message this old, is drawn as one that waits. */
-const WAITING_MESSAGES = 20;
-const WAITING_AGE_MS = 3_000;
+/** A queue with a message this old is behind, as the headline says, and is drawn as one. */
+const WAITING_AGE_MS = 5_000;
+/** From this rate on, in messages per second, what moves along an arrow moves faster. */
+const FAST_PER_S = 20;
+/** What a topic carries, in a word. */
+const CARRIED = { "order-events": "orders", "payment-events": "payments", "invoice-jobs": "jobs", invoices: "invoices" };
+/** Who takes from a queue, where there is little room to say it. */
+const BRIEF = { "payment-service": "pay", "notification-service": "notify", "invoice-worker": "invoice" };
+/** Room between a queue's label and its depth, in CSS pixels. */
+const LABEL_GAP_PX = 6;
 
 /** Builds the picture in `container`; `cards` are elements by the kind of part. Gives `update(state)`. */
 export function flow(container, cards, guide) {
@@ -45,6 +52,8 @@ function build(picture) {
   const topics = Object.entries(plan.topics).map(([id, box]) => topic(id, box));
   const queues = Object.entries(plan.queues).map(([id, box]) => queue(id, box, plan));
   picture.parts = { frame, arrows, topics, queues };
+  for (const dot of container.querySelectorAll(".flow-dot")) dot.remove();
+  drawing.after(...arrows.map(({ dot }) => dot));
   drawing.replaceChildren(definitions(), frame,
     ...arrows.map(({ group }) => group), ...topics.map(({ group }) => group), ...queues.map(({ group }) => group));
 }
@@ -66,7 +75,19 @@ function definitions() {
 function arrow({ d, flow, label }) {
   const line = s("path", { d, class: "flow-arrow" });
   const words = label ? s("text", { x: label[0], y: label[1], "text-anchor": label[2], class: "flow-rate" }) : null;
-  return { group: s("g", {}, line, words), line, words, flow };
+  return { group: s("g", {}, line, words), line, words, flow, dot: traveller(d) };
+}
+
+// What moves while something flows: a dot along the arrow's last straight leg. It is an element of its own, so that its
+// moves cost no drawing.
+function traveller(d) {
+  const [, x, y, axis, end] = d.match(/(-?[\d.]+) (-?[\d.]+)([HV])(-?[\d.]+)$/);
+  const dot = h("i", { class: "flow-dot", hidden: true, "aria-hidden": "true" });
+  dot.style.left = `${x}px`;
+  dot.style.top = `${y}px`;
+  dot.style.setProperty("--dx", axis === "H" ? `${end - x}px` : "0px");
+  dot.style.setProperty("--dy", axis === "V" ? `${end - y}px` : "0px");
+  return dot;
 }
 
 // A topic is a pill: nothing stays in it.
@@ -90,8 +111,7 @@ function queue(id, { x, y, w, h }, plan) {
   const group = s("g", { class: "flow-queue", "data-queue": id }, title,
     s("rect", { class: "flow-queue-box", x, y, width: w, height: h, rx: 3 }),
     s("rect", { class: "flow-track", x: bar.x, y: bar.y, width: bar.w, height: bar.h }), filled, name, depth, age);
-  const short = plan.width < 480;
-  return { id, consumer, group, name, depth, age, filled, bar, title, short };
+  return { id, consumer, group, name, depth, age, filled, bar, title, room: x + w - 10 - bar.x, narrow: !plan.wide };
 }
 
 function show(picture) {
@@ -103,7 +123,9 @@ function show(picture) {
   for (const each of parts.arrows) {
     const per_s = state.broker.reached || each.flow === "accepted" ? speed(each.flow, state, topics, queues) : 0;
     const moving = per_s >= 0.05;
-    set(each.line, "class", moving ? `flow-arrow flow-moving ${per_s >= 20 ? "flow-fast" : ""}` : "flow-arrow");
+    set(each.line, "class", moving ? "flow-arrow flow-moving" : "flow-arrow");
+    set(each.dot, "hidden", !moving);
+    set(each.dot, "class", per_s >= FAST_PER_S ? "flow-dot flow-fast" : "flow-dot");
     if (each.words) text(each.words, rate(per_s));
   }
   for (const each of parts.queues) showQueue(each, queues.get(each.id), state, picture.scale);
@@ -122,6 +144,24 @@ function speed(flow, state, topics, queues) {
 
 function ready(kind, state) {
   return state.parts.some((part) => part.kind === kind && part.alive && part.healthy);
+}
+
+// Who takes from the queue, and what it carries: in as many letters as there is room for beside the depth.
+function label(drawn, mark) {
+  const { consumer, name, depth, room } = drawn;
+  const key = `${mark}${depth.textContent.length}`;
+  if (drawn.labelled === key) return;
+  drawn.labelled = key;
+  if (consumer === "operator") return text(name, "for an operator");
+  const carries = CARRIED[drawn.id.slice(consumer.length + 1)] ?? drawn.id.slice(consumer.length + 1);
+  const short = consumer.replace("-service", "");
+  const free = room - depth.getComputedTextLength() - LABEL_GAP_PX;
+  const long = drawn.narrow ? [] : [consumer, short];
+  for (const words of [...[...long, BRIEF[consumer] ?? short].map((who) => `${who}: ${carries}`), carries]) {
+    text(name, `${mark}${words}`);
+    if (name.getComputedTextLength() <= free) return null;
+  }
+  return null;
 }
 
 // An age in the room that there is: beyond a minute whole minutes will do.
@@ -143,16 +183,15 @@ function showQueue(drawn, found, state, scale) {
   const backlog = found?.backlog ?? 0;
   const age_ms = found?.oldest_age_ms ?? null;
   const away = consumer !== "operator" && !ready(consumer, state);
-  const waits = backlog > 0 && (away || backlog >= WAITING_MESSAGES || (age_ms ?? 0) >= WAITING_AGE_MS);
+  const waits = backlog > 0 && (away || (age_ms ?? 0) > WAITING_AGE_MS);
   const slabs = backlog === 0 ? 0 : Math.max(1, Math.ceil((Math.min(1, backlog / scale) * bar.w) / SLAB_PX));
   const width = Math.min(bar.w, slabs * SLAB_PX);
   // It fills from its consumer's end, which is on the right for all but order-service.
   const [from, to] = consumer === "order-service" ? [bar.x, bar.x + width] : [bar.x + bar.w, bar.x + bar.w - width];
   set(drawn.filled, "d", width > 0 ? `M${from} ${bar.y + bar.h / 2}H${to}` : "");
   set(drawn.group, "data-state", waits ? (away ? "stuck" : "waiting") : "calm");
-  const who = consumer === "operator" ? "for an operator" : drawn.short ? consumer.replace("-service", "") : consumer;
-  text(drawn.name, away ? `✕ ${who}` : who);
   text(drawn.depth, count(backlog));
+  label(drawn, away ? "✕ " : "");
   text(drawn.age, backlog > 0 && age_ms !== null ? short(age_ms) : "");
   const oldest = age_ms === null ? "" : `, the oldest for ${span(age_ms)}`;
   text(drawn.title, `Queue ${drawn.id}: ${plural(backlog, "message")} waiting${oldest}, ` +

@@ -31,6 +31,9 @@ const picture = flow(byId("flow"), cards.elements, byId("guide"));
 const views = [cards, picture, books(said), letters(), orders(), customers(), { update: figures }];
 const history = charts();
 let version = null;
+let latest = null;
+document.addEventListener("visibilitychange", show);
+show();
 connect();
 
 function connect() {
@@ -55,10 +58,18 @@ function connect() {
     if (version !== null && version !== state.version) location.reload();
     version = state.version;
     lost(false);
-    for (const view of views) view.update(state);
     history.watch(state);
+    latest = state;
+    if (!document.hidden) show();
   });
   events.addEventListener("sample", (event) => history.add(JSON.parse(event.data)));
+}
+
+// Nobody sees a hidden tab: it draws nothing and moves nothing, and shows the latest state when it is looked at again.
+function show() {
+  document.body.classList.toggle("paused", document.hidden);
+  if (document.hidden || latest === null) return;
+  for (const view of views) view.update(latest);
 }
 
 function lost(is) {

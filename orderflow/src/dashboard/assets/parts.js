@@ -52,15 +52,20 @@ function card(kind) {
   let latest = null;
   const chosen = () => latest.parts.filter((part) => part.kind === kind && (which.hidden || !which.value || part.part === which.value));
   const buttons = COMMANDS.map((command) =>
-    action(LABELS[command], place, () => run(command, chosen(), latest, place),
+    action(LABELS[command], place, () => run(command, chosen()),
       { "aria-label": `${LABELS[command]} ${kind}`, title: MEANING[command], class: `part-${command}` }));
+  const tell = h("button", { type: "button", class: "part-commands", "aria-label": `Commands to kill, stop and start ${kind}`,
+    onclick: () => showCommands(chosen(), place) }, "Commands");
   const element = h("section", { class: "part", "data-kind": kind, "aria-label": kind },
     h("div", { class: "part-head" }, mark, h("h3", {}, kind)),
     h("div", { class: "part-line" }, word, h("span", { class: "part-about" }, KINDS[kind])),
-    h("div", { class: "part-buttons" }, ...buttons, which), place);
+    h("div", { class: "part-buttons" }, ...buttons, tell, which), place);
   const behaviour = kind === "acquirer" ? acquirer(element, place) : null;
   const update = (state) => {
     latest = state;
+    // Where somebody else owns the processes, the page can only tell what to type.
+    for (const button of buttons) button.hidden = !state.owns_processes;
+    tell.hidden = state.owns_processes;
     const mine = state.parts.filter((part) => part.kind === kind);
     choose(which, mine);
     const now = stateOf(mine);
@@ -98,24 +103,25 @@ function choose(which, mine) {
   which.replaceChildren(...options(names.map((name) => [name, label(name)])));
 }
 
-async function run(command, chosen, state, place) {
+async function run(command, chosen) {
   const fitting = chosen.filter((part) => (command === "start" ? !part.alive : part.alive));
-  if (!state.owns_processes) {
-    showCommand(fitting[0].commands[command], place);
-    return null;
-  }
   const answers = await Promise.all(fitting.map((part) => ask("POST", `/api/parts/${encodeURIComponent(part.part)}/${command}`)));
   // What follows a semicolon is the next command for a terminal; here it is the button beside.
   return answers.map((answer) => `${answer.message.split(";")[0]}.`).join(" ");
 }
 
-// Where somebody else owns the processes, the page can only tell what to type.
-function showCommand(command, place) {
+// What is to be typed for each part as it is now: what is dead can only be started.
+function showCommands(chosen, place) {
   const done = h("span", {});
-  const button = h("button", { type: "button", onclick: () => copy(command).then((words) => text(done, words), (error) => text(done, error.message)) }, "Copy");
+  const line = (command) => {
+    const button = h("button", { type: "button", "aria-label": `Copy: ${command}`,
+      onclick: () => copy(command).then((words) => text(done, words), (error) => text(done, error.message)) }, "Copy");
+    return h("div", { class: "row" }, h("code", {}, command), button);
+  };
+  const lines = chosen.flatMap((part) => COMMANDS.filter((command) => (command === "start") !== part.alive).map((command) => line(part.commands[command])));
   const close = h("button", { type: "button", onclick: () => note(place, "") }, "Close");
   note(place, "");
-  place.replaceChildren(h("span", {}, "Type this in a terminal:"), h("code", {}, command), h("span", { class: "row" }, button, close, done));
+  place.replaceChildren(h("span", {}, "Type in a terminal:"), ...lines, h("span", { class: "row" }, close, done));
 }
 
 // In the place of a description: what the card company does is what a visitor may choose.

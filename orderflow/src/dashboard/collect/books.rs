@@ -34,7 +34,7 @@ pub(super) async fn read(live: Arc<Live>) {
         let books = match verdict(&live).await {
             Ok(verdict) => {
                 let status = judge.judge(&verdict, now_ms());
-                told(verdict, status)
+                BooksState { wrong: judge.beside_letters(&verdict), ..told(verdict, status) }
             }
             Err(error) => {
                 judge = Judge::default();
@@ -68,6 +68,7 @@ fn told(verdict: Verdict, status: BooksStatus) -> BooksState {
         read_at_ms: Some(now_ms()),
         mismatches: verdict.mismatches.iter().take(MISMATCHES_TOLD_MAX).map(ToString::to_string).collect(),
         mismatches_total: verdict.mismatches.len(),
+        wrong: Vec::new(),
         sums: Some(verdict.sums),
         error: None,
     }
@@ -82,6 +83,8 @@ struct Judge {
     moved_before: bool,
     /// What has waited while the queues were empty, and since when.
     stuck: Option<(i64, BTreeSet<Mismatch>)>,
+    /// What made the last reading wrong, a few of it.
+    wrong: Vec<Mismatch>,
 }
 
 impl Judge {
@@ -90,15 +93,32 @@ impl Judge {
         let now: BTreeSet<Mismatch> = verdict.mismatches.iter().cloned().collect();
         let moves = sums.queued > 0 || sums.pending > 0;
         let at_rest = !moves && !self.moved_before;
-        let mut stands = now.intersection(&self.before);
-        let wrong = stands.any(|mismatch| !waits(mismatch) && (at_rest || never_mends(mismatch)));
-        let stuck = self.stuck(&now, sums.queued, now_ms);
+        let stands = now.intersection(&self.before);
+        let wrong = stands.filter(|mismatch| !waits(mismatch) && (at_rest || never_mends(mismatch)));
+        self.wrong = wrong.take(MISMATCHES_TOLD_MAX).cloned().collect();
+        if self.stuck(&now, sums.queued, now_ms) {
+            let waiting = self.stuck.iter().flat_map(|(_, still)| still);
+            self.wrong.extend(waiting.take(MISMATCHES_TOLD_MAX).cloned());
+        }
         (self.before, self.moved_before) = (now, moves);
         match () {
-            () if wrong || stuck => BooksStatus::Wrong,
+            () if !self.wrong.is_empty() => BooksStatus::Wrong,
             () if verdict.is_balanced() => BooksStatus::Balanced,
             () => BooksStatus::InFlight,
         }
+    }
+
+    /// What is wrong beside the dead letters, and beside the orders that wait because of one.
+    fn beside_letters(&self, verdict: &Verdict) -> Vec<String> {
+        let stopped = |id: &String| {
+            verdict.mismatches.iter().any(|other| matches!(other, Mismatch::DeadLetter { order, .. } if order == id))
+        };
+        let beside = self.wrong.iter().filter(|mismatch| match mismatch {
+            Mismatch::DeadLetter { .. } => false,
+            Mismatch::Pending { order, .. } => !stopped(order),
+            _ => true,
+        });
+        beside.map(ToString::to_string).collect()
     }
 
     /// Whether an order has waited for long although no message is on its way.
@@ -193,12 +213,24 @@ mod tests {
     }
 
     #[test]
+    fn an_order_that_a_dead_letter_stops_is_no_cause_beside_it() {
+        let mut judge = Judge::default();
+        let letter = Mismatch::DeadLetter { order: "1".into(), reason: "no".into() };
+        let stopped = verdict(0, 0, &[pending("1"), letter]);
+        judge.judge(&stopped, 0);
+        assert_eq!(judge.judge(&stopped, STUCK_MS), Wrong);
+        assert_eq!((judge.wrong.len(), judge.beside_letters(&stopped)), (2, vec![]));
+        assert_eq!(judge.beside_letters(&verdict(0, 0, &[])).len(), 1, "without the letter the order is named");
+    }
+
+    #[test]
     fn an_order_whose_message_is_lost_is_wrong_in_the_end() {
         let mut judge = Judge::default();
         let lost = verdict(0, 1, &[pending("1")]);
         assert_eq!(judge.judge(&lost, 0), InFlight);
         assert_eq!(judge.judge(&lost, STUCK_MS - 1), InFlight);
         assert_eq!(judge.judge(&lost, STUCK_MS), Wrong);
+        assert_eq!(judge.wrong, [pending("1")], "it is named");
         assert_eq!(judge.judge(&verdict(0, 1, &[pending("2")]), STUCK_MS + 1), InFlight, "another one");
         assert_eq!(judge.judge(&verdict(1, 1, &[pending("2")]), 3 * STUCK_MS), InFlight, "its message waits");
         assert_eq!(judge.judge(&verdict(0, 1, &[pending("2")]), 4 * STUCK_MS), InFlight);

@@ -194,14 +194,17 @@ fn read(message: &PubsubMessage) -> Option<Event> {
     let at_ms = i64::try_from(time?.as_millis()).ok()?;
     match attribute(CE_TYPE) {
         PLACED => Some(Event::Placed { at_ms }),
-        PAID => Some(Event::Paid { at_ms, latency_ms: u64::try_from(at_ms - accepted_ms).unwrap_or_default() }),
+        PAID => Some(Event::Paid {
+            at_ms,
+            latency_ms: u64::try_from(at_ms.saturating_sub(accepted_ms)).unwrap_or_default(),
+        }),
         _ => None,
     }
 }
 
 fn accepted_ms(order_id: &str) -> Option<i64> {
     let (seconds, nanos) = Uuid::parse_str(order_id).ok()?.get_timestamp()?.to_unix();
-    i64::try_from(seconds * 1_000 + u64::from(nanos) / 1_000_000).ok()
+    i64::try_from(seconds.checked_mul(1_000)?.checked_add(u64::from(nanos) / 1_000_000)?).ok()
 }
 
 #[cfg(test)]
