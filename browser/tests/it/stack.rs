@@ -18,8 +18,6 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
 
 /// A run of `chaos` or `compare` has its own limits, and ends by itself long before this.
 const RUN_WITHIN: Duration = Duration::from_secs(600);
-/// The pause between two looks.
-const POLL: Duration = Duration::from_millis(50);
 
 /// The variables that say where the parts listen, and that of the page.
 const LISTEN: [&str; 7] = [
