@@ -131,6 +131,8 @@ pub(crate) fn program(name: &'static str, variable: &str, hint: &'static str) ->
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
+    // Debian's own RabbitMQ comes with a wrapper in `PATH` that changes the user, who may not write into our folder.
+    let places = std::iter::once("/usr/lib/rabbitmq/bin".into()).chain(places);
     let mut found = places.map(|dir| dir.join(name)).filter(|file| file.is_file());
     found.next().ok_or(Error::Missing { program: name, hint })
 }

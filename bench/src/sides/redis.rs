@@ -5,9 +5,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use redis::AsyncCommands;
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamReadOptions, StreamReadReply};
+use redis::{AsyncCommands, AsyncConnectionConfig};
 use tokio_util::sync::CancellationToken;
 
 use super::{Batch, Client};
@@ -33,7 +33,7 @@ pub(super) async fn start(sync: &str) -> Outcome<Server> {
 
 pub(super) async fn connect(address: SocketAddr) -> Outcome<Arc<dyn Client>> {
     let client = redis::Client::open(format!("redis://{address}/")).map_err(Error::server)?;
-    let connection = client.get_multiplexed_async_connection().await.map_err(Error::server)?;
+    let connection = client.get_multiplexed_async_connection_with_config(&config()).await.map_err(Error::server)?;
     Ok(Arc::new(Redis { client, connection }))
 }
 
@@ -71,7 +71,8 @@ impl Client for Redis {
 
     async fn consume(&self, subscription: usize, received: &AtomicU64, stop: CancellationToken) -> Outcome {
         // A connection of its own, since a read that waits holds up what comes behind it.
-        let mut connection = self.client.get_multiplexed_async_connection().await.map_err(Error::server)?;
+        let mut connection =
+            self.client.get_multiplexed_async_connection_with_config(&config()).await.map_err(Error::server)?;
         let group = group(subscription);
         let options = StreamReadOptions::default().group(&group, "consumer").count(READ_MESSAGES);
         let options = options.block(READ_PATIENCE_MS);
@@ -88,6 +89,11 @@ impl Client for Redis {
         }
         Ok(())
     }
+}
+
+/// Without a limit to how long an answer takes: each case has one of its own.
+fn config() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new().set_response_timeout(None)
 }
 
 fn stream(at: usize) -> String {
