@@ -17,10 +17,12 @@ pub struct Config {
         value_parser = config::named::<SocketAddr>("NOTIFICATION_LISTEN")
     )]
     pub listen: SocketAddr,
-    /// The service's own database; a SQLite file is made if it is not there
+    /// The service's own database: sqlite://path/to/file, which is made if it is not there, or
+    /// postgres://user@host/database
     #[arg(
         long,
         env = "NOTIFICATION_DATABASE_URL",
+        hide_env_values = true,
         default_value = "sqlite://data/notification-service.db",
         value_name = "URL"
     )]

@@ -7,7 +7,7 @@ use orderflow_proto::orderflow::notification::v1::notification_service_server::{
 };
 use service_kit::clock::now_us;
 use service_kit::consumer::Consumer;
-use service_kit::db::Database;
+use service_kit::db::{self, Database};
 use service_kit::service::{Frame, Served};
 use service_kit::{CancellationToken, grpc};
 use tonic::service::{Routes, RoutesBuilder};
@@ -49,7 +49,8 @@ impl Service {
     /// Checks the configuration whole, opens the database, and binds the address last. The broker may be down.
     pub async fn open(config: Config) -> Result<Self, Error> {
         config.validate()?;
-        let database = Database::open(&config.database_url, MIGRATIONS).await?;
+        let database = Database::open(&config.database_url, MIGRATIONS).await;
+        let database = database.map_err(db::Error::of_setting("--database-url", "NOTIFICATION_DATABASE_URL"))?;
         let transport = config.email.transport()?;
         let app = App::new(Store::new(database.clone(), transport.is_some()), now_us);
         let sender = transport.map(|transport| Sender::new(app.clone(), transport));

@@ -20,7 +20,7 @@ use service_kit::clock::now_us;
 use service_kit::consumer::{Handler, Outcome};
 use service_kit::db::{self, Database};
 use service_kit::event::Event;
-use tempfile::TempDir;
+use test_database::TestDatabase;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Status};
@@ -47,32 +47,32 @@ struct Harness {
     invoices: Invoices<Store>,
     database: Database,
     stopping: CancellationToken,
-    folder: TempDir,
+    test: TestDatabase,
 }
 
 impl Harness {
     async fn start() -> Self {
-        Self::open(tempfile::tempdir().unwrap(), true, now_us).await
+        Self::open(TestDatabase::new(), true, now_us).await
     }
 
     async fn without_emails() -> Self {
-        Self::open(tempfile::tempdir().unwrap(), false, now_us).await
+        Self::open(TestDatabase::new(), false, now_us).await
     }
 
     /// The same database, opened again.
     async fn restart(self, now_us: fn() -> i64) -> Self {
         self.stopping.cancel();
-        let Self { folder, .. } = self;
-        Self::open(folder, true, now_us).await
+        let Self { test, .. } = self;
+        Self::open(test, true, now_us).await
     }
 
-    async fn open(folder: TempDir, sends_emails: bool, now_us: fn() -> i64) -> Self {
-        let database = database(&folder).await;
+    async fn open(test: TestDatabase, sends_emails: bool, now_us: fn() -> i64) -> Self {
+        let database = database(&test).await;
         let app = App::new(Store::new(database.clone(), sends_emails), now_us);
         let stopping = CancellationToken::new();
         let (orders, payments, invoices) = handlers(&app);
         let rpc = Rpc::new(app.clone(), stopping.clone());
-        Self { app, rpc, orders, payments, invoices, database, stopping, folder }
+        Self { app, rpc, orders, payments, invoices, database, stopping, test }
     }
 
     async fn invoice(&self, event: &Event) -> Outcome {
@@ -130,9 +130,8 @@ impl Watching {
     }
 }
 
-async fn database(folder: &TempDir) -> Database {
-    let url = format!("sqlite://{}/notification.db", folder.path().display());
-    Database::open(&url, MIGRATIONS).await.unwrap()
+async fn database(test: &TestDatabase) -> Database {
+    Database::open(test.url(), MIGRATIONS).await.unwrap()
 }
 
 async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -292,7 +291,7 @@ async fn a_watcher_hears_what_another_instance_on_the_same_database_stored() {
     let mut ada = harness.watch("ada", 0).await;
     harness.order(&message("e-1", PLACED, placed("ada").encode_to_vec())).await;
     assert_eq!(ada.next().await.unwrap().number, 1);
-    let other = App::new(Store::new(database(&harness.folder).await, true), now_us);
+    let other = App::new(Store::new(database(&harness.test).await, true), now_us);
     let (orders, _, _) = handlers(&other);
     let event = message("e-2", PLACED, placed("ada").encode_to_vec());
     assert_eq!(within(orders.handle(&event, &harness.stopping)).await, Outcome::Done);

@@ -23,8 +23,15 @@ pub struct Config {
         value_parser = config::named::<SocketAddr>("ORDER_LISTEN")
     )]
     pub listen: SocketAddr,
-    /// The service's own database; a SQLite file is made if it is not there
-    #[arg(long, env = "ORDER_DATABASE_URL", default_value = "sqlite://data/order-service.db", value_name = "URL")]
+    /// The service's own database: sqlite://path/to/file, which is made if it is not there, or
+    /// postgres://user@host/database
+    #[arg(
+        long,
+        env = "ORDER_DATABASE_URL",
+        hide_env_values = true,
+        default_value = "sqlite://data/order-service.db",
+        value_name = "URL"
+    )]
     pub database_url: String,
     /// Where payment-service is: it charges synchronous checkouts, and knows a part of each timeline
     #[arg(long, env = "ORDER_PAYMENT_URL", default_value = "http://127.0.0.1:50052", value_name = "URL")]

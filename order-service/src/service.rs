@@ -6,7 +6,7 @@ use orderflow_proto::DESCRIPTORS;
 use orderflow_proto::orderflow::order::v1::order_service_server::{OrderServiceServer, SERVICE_NAME};
 use service_kit::clock::now_us;
 use service_kit::consumer::Consumer;
-use service_kit::db::Database;
+use service_kit::db::{self, Database};
 use service_kit::outbox::Relay;
 use service_kit::service::{Frame, Served};
 use service_kit::{CancellationToken, grpc};
@@ -47,7 +47,8 @@ impl Service {
     /// Checks the configuration whole, opens the database, and binds the address last. The broker may be down.
     pub async fn open(config: Config) -> Result<Self, Error> {
         config.validate()?;
-        let database = Database::open(&config.database_url, MIGRATIONS).await?;
+        let database = Database::open(&config.database_url, MIGRATIONS).await;
+        let database = database.map_err(db::Error::of_setting("--database-url", "ORDER_DATABASE_URL"))?;
         let timeline_timeout = Duration::from_millis(config.timeline_timeout_ms);
         let peers = Peers::new(&config.payment_url, &config.notification_url, timeline_timeout);
         let peers = peers.map_err(|error| Error::Own(error.into()))?;

@@ -22,8 +22,15 @@ pub struct Config {
         value_parser = config::named::<SocketAddr>("PAYMENT_LISTEN")
     )]
     pub listen: SocketAddr,
-    /// The service's own database; a SQLite file is made if it is not there
-    #[arg(long, env = "PAYMENT_DATABASE_URL", default_value = "sqlite://data/payment-service.db", value_name = "URL")]
+    /// The service's own database: sqlite://path/to/file, which is made if it is not there, or
+    /// postgres://user@host/database
+    #[arg(
+        long,
+        env = "PAYMENT_DATABASE_URL",
+        hide_env_values = true,
+        default_value = "sqlite://data/payment-service.db",
+        value_name = "URL"
+    )]
     pub database_url: String,
     /// The acquirer that charges cards
     #[arg(

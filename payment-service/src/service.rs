@@ -5,7 +5,7 @@ use orderflow_proto::DESCRIPTORS;
 use orderflow_proto::orderflow::payment::v1::payment_service_server::{PaymentServiceServer, SERVICE_NAME};
 use service_kit::clock::now_us;
 use service_kit::consumer::Consumer;
-use service_kit::db::Database;
+use service_kit::db::{self, Database};
 use service_kit::outbox::Relay;
 use service_kit::service::{Frame, Served};
 use service_kit::{CancellationToken, grpc};
@@ -46,7 +46,8 @@ impl Service {
     /// Checks the configuration whole, opens the database, and binds the address last. The broker may be down.
     pub async fn open(config: Config) -> Result<Self, Error> {
         config.validate()?;
-        let database = Database::open(&config.database_url, MIGRATIONS).await?;
+        let database = Database::open(&config.database_url, MIGRATIONS).await;
+        let database = database.map_err(db::Error::of_setting("--database-url", "PAYMENT_DATABASE_URL"))?;
         let acquirer = PatientAcquirer::new(&config.acquirer_url, config.acquirer_timeout())
             .map_err(|error| Error::Own(error.into()))?;
         let app = App::new(Store::new(database.clone()), acquirer, now_us);

@@ -18,7 +18,7 @@ use service_kit::consumer::{Handler as _, Outcome};
 use service_kit::db::{self, Database};
 use service_kit::event::Event;
 use sqlx::Row as _;
-use tempfile::TempDir;
+use test_database::TestDatabase;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tonic::Request;
@@ -119,19 +119,18 @@ struct Harness {
     ledger: Ledger,
     database: Database,
     stopping: CancellationToken,
-    _folder: TempDir,
+    _test: TestDatabase,
 }
 
 impl Harness {
     async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}/payment.db", folder.path().display());
-        let database = Database::open(&url, MIGRATIONS).await.unwrap();
+        let test = TestDatabase::new();
+        let database = Database::open(test.url(), MIGRATIONS).await.unwrap();
         let up = Arc::new(watch::channel(true).0);
         let ledger = Ledger { requests: Arc::default(), accounts: Arc::default(), up };
         let app = App::new(Store::new(database.clone()), ledger.clone(), now_us);
         let (rpc, handler) = (Rpc::new(app.clone(), TaskTracker::new()), OrderEvents::new(app));
-        Self { rpc, handler, ledger, database, stopping: CancellationToken::new(), _folder: folder }
+        Self { rpc, handler, ledger, database, stopping: CancellationToken::new(), _test: test }
     }
 
     async fn handle(&self, event: &Event) -> Outcome {

@@ -3,6 +3,10 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use sqlx::postgres::PgConnectOptions;
+
+use crate::db;
+
 /// Everything that is wrong with a configuration, one line for each problem.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the configuration is refused: {}", problems.join("; "))]
@@ -43,15 +47,37 @@ impl Check {
         }
     }
 
-    /// `value` has to be a database that this build can open: `sqlite://path/to/file`.
+    /// `value` has to be a database that this build can open: `sqlite://path/to/file`, or `postgres://user@host/database`.
     pub fn database_url(&mut self, flag: &str, variable: &str, value: &str) {
-        let path = value.strip_prefix("sqlite://").unwrap_or_default();
-        let path = path.split('?').next().unwrap_or_default();
-        if path.is_empty() || path.contains(":memory:") {
+        let told = db::redacted(value);
+        if let Some(place) = value.strip_prefix("postgres://").or_else(|| value.strip_prefix("postgresql://")) {
+            let (place, settings) = place.split_once('?').unwrap_or((place, ""));
+            let names_database = place.rsplit_once('/').is_some_and(|(_, name)| !name.is_empty());
+            if let Err(error) = PgConnectOptions::from_str(value) {
+                self.problem(flag, variable, format_args!("`{told}` is not a database's URL: {error}"));
+            } else if !names_database && !settings.split('&').any(|setting| setting.starts_with("dbname=")) {
+                self.problem(
+                    flag,
+                    variable,
+                    format_args!("`{told}` names no database, as postgres://user@host/orders does"),
+                );
+            }
+            return;
+        }
+        if !is_file(value) {
+            let example = "sqlite://data/order.db or postgres://user@host/orders";
+            self.problem(flag, variable, format_args!("`{told}` is not a database such as {example}"));
+        }
+    }
+
+    /// `value` has to be a database file: `sqlite://path/to/file`.
+    pub fn database_file(&mut self, flag: &str, variable: &str, value: &str) {
+        if !is_file(value) {
+            let told = db::redacted(value);
             self.problem(
                 flag,
                 variable,
-                format_args!("`{value}` is not a database file such as sqlite://data/order.db"),
+                format_args!("`{told}` is not a database file such as sqlite://data/order.db"),
             );
         }
     }
@@ -67,6 +93,13 @@ impl Check {
     pub fn finish(self) -> Result<(), Error> {
         if self.problems.is_empty() { Ok(()) } else { Err(Error { problems: self.problems }) }
     }
+}
+
+/// Whether the URL is that of a file.
+fn is_file(url: &str) -> bool {
+    let path = url.strip_prefix("sqlite://").unwrap_or_default();
+    let path = path.split('?').next().unwrap_or_default();
+    !path.is_empty() && !path.contains(":memory:")
 }
 
 /// A clap value parser whose message names the environment variable as well, which clap leaves out:
@@ -95,11 +128,15 @@ mod tests {
         check.database_url("--database-url", "ORDER_DATABASE_URL", "sqlite://");
         check.database_url("--database-url", "ORDER_DATABASE_URL", "postgres://here");
         check.database_url("--database-url", "ORDER_DATABASE_URL", "sqlite://:memory:");
+        check.database_url("--database-url", "ORDER_DATABASE_URL", "postgres://ada:secret@here:port/orders");
+        check.database_url("--database-url", "ORDER_DATABASE_URL", "ada:secret@here/orders");
+        check.database_file("--database-url", "ACQUIRER_DATABASE_URL", "postgres://here/charges");
         check.range("--grace-ms", "SHUTDOWN_GRACE_MS", 0, 1, 10);
         let error = check.finish().unwrap_err();
-        assert_eq!(error.problems().len(), 6, "{error}");
+        assert_eq!(error.problems().len(), 9, "{error}");
         assert!(error.problems()[0].starts_with("--broker (BROKER_URL): "), "{error}");
-        assert!(error.problems()[5].contains("0 is not between 1 and 10"), "{error}");
+        assert!(error.problems()[8].contains("0 is not between 1 and 10"), "{error}");
+        assert!(!error.to_string().contains("secret"), "{error}");
     }
 
     #[test]
@@ -107,6 +144,13 @@ mod tests {
         let mut check = Check::new();
         check.http_url("--broker", "BROKER_URL", "http://broker:8085");
         check.database_url("--database-url", "ORDER_DATABASE_URL", "sqlite://data/order.db?cache=private");
+        check.database_file("--database-url", "ACQUIRER_DATABASE_URL", "sqlite://data/order.db?cache=private");
+        check.database_url(
+            "--database-url",
+            "ORDER_DATABASE_URL",
+            "postgres://ada:secret@here:5432/orders?sslmode=require",
+        );
+        check.database_url("--database-url", "ORDER_DATABASE_URL", "postgresql:///orders?host=/run/postgresql");
         check.range("--grace-ms", "SHUTDOWN_GRACE_MS", 1, 1, 10);
         check.range("--grace-ms", "SHUTDOWN_GRACE_MS", 10, 1, 10);
         assert_eq!(check.finish(), Ok(()));

@@ -5,19 +5,19 @@ use notification_service::{Config, Error, Service};
 use orderflow_proto::orderflow::notification::v1::notification_service_client::NotificationServiceClient;
 use service_kit::CancellationToken;
 use service_kit::db::{self, Database};
-use tempfile::TempDir;
+use test_database::TestDatabase;
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
 /// Everything here takes milliseconds; who waits longer waits for nothing.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A service that runs on its own folder.
+/// A service that runs on its own database.
 pub(crate) struct Running {
     pub(crate) client: NotificationServiceClient<Channel>,
     pub(crate) token: CancellationToken,
     task: JoinHandle<Result<(), Error>>,
-    _folder: TempDir,
+    _test: TestDatabase,
 }
 
 #[derive(Parser)]
@@ -29,15 +29,14 @@ struct Args {
 impl Running {
     /// Starts on a database whose tables are those of version 1, with `count` notifications of `ada` in them.
     pub(crate) async fn start_with(count: i64) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}/notification.db", folder.path().display());
-        store(&url, count).await;
-        let service = Service::open(config(&["--database-url", &url])).await.unwrap();
+        let test = TestDatabase::new();
+        store(test.url(), count).await;
+        let service = Service::open(config(&["--database-url", test.url()])).await.unwrap();
         let endpoint = Endpoint::from_shared(format!("http://{}", service.local_addr())).unwrap();
         let token = CancellationToken::new();
         let task = tokio::spawn(service.run(token.clone()));
         let client = NotificationServiceClient::new(endpoint.connect().await.unwrap());
-        Self { client, token, task, _folder: folder }
+        Self { client, token, task, _test: test }
     }
 
     /// Waits for the end of a service that was told to stop.

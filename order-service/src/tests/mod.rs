@@ -21,7 +21,7 @@ use service_kit::consumer::{Handler as _, Outcome};
 use service_kit::db::{self, Database};
 use service_kit::event::Event;
 use sqlx::Row as _;
-use tempfile::TempDir;
+use test_database::TestDatabase;
 use tokio_stream::StreamExt as _;
 use tonic::{Request, Status};
 
@@ -46,7 +46,7 @@ struct Harness {
     handler: PaymentEvents<Store>,
     database: Database,
     stopping: CancellationToken,
-    folder: Arc<TempDir>,
+    test: Arc<TestDatabase>,
 }
 
 /// Where the harness finds others, and how long it waits for them.
@@ -68,23 +68,22 @@ impl Harness {
     }
 
     async fn start_with(others: Others<'_>) -> Self {
-        Self::open(Arc::new(tempfile::tempdir().unwrap()), others).await
+        Self::open(Arc::new(TestDatabase::new()), others).await
     }
 
     /// One more service on the same database, as another process would be: after a crash, or at the same time.
     async fn beside(&self) -> Self {
-        Self::open(Arc::clone(&self.folder), Others::default()).await
+        Self::open(Arc::clone(&self.test), Others::default()).await
     }
 
-    async fn open(folder: Arc<TempDir>, others: Others<'_>) -> Self {
-        let url = format!("sqlite://{}/order.db", folder.path().display());
-        let database = Database::open(&url, MIGRATIONS).await.unwrap();
+    async fn open(test: Arc<TestDatabase>, others: Others<'_>) -> Self {
+        let database = Database::open(test.url(), MIGRATIONS).await.unwrap();
         let terms = Terms { payment_timeout: others.payment_timeout, payment_deadline_us: None };
         let app = App::new(Store::new(database.clone()), terms, now_us);
         let stopping = CancellationToken::new();
         let peers = Peers::new(others.payment_url, others.notification_url, DEADLINE).unwrap();
         let rpc = Arc::new(Rpc::new(app.clone(), peers, stopping.clone()));
-        Self { app: app.clone(), rpc, handler: PaymentEvents::new(app), database, stopping, folder }
+        Self { app: app.clone(), rpc, handler: PaymentEvents::new(app), database, stopping, test }
     }
 
     /// Places an order over 12.00 EUR.

@@ -8,19 +8,19 @@ use orderflow_proto::orderflow::order::v1::{ListOrdersRequest, Order, OrderLine,
 use orderflow_proto::orderflow::r#type::v1::Money;
 use service_kit::CancellationToken;
 use sqlx::{AnyConnection, Connection as _};
-use tempfile::TempDir;
+use test_database::TestDatabase;
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
 /// Everything here takes milliseconds; who waits longer waits for nothing.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A service that runs on its own folder.
+/// A service that runs on its own database.
 pub(crate) struct Running {
     pub(crate) client: OrderServiceClient<Channel>,
     pub(crate) token: CancellationToken,
     task: JoinHandle<Result<(), Error>>,
-    folder: TempDir,
+    test: TestDatabase,
 }
 
 #[derive(Parser)]
@@ -31,31 +31,29 @@ struct Args {
 
 impl Running {
     pub(crate) async fn start() -> Self {
-        Self::start_in(tempfile::tempdir().unwrap()).await
+        Self::start_on(TestDatabase::new()).await
     }
 
-    async fn start_in(folder: TempDir) -> Self {
-        let database = format!("sqlite://{}/order.db", folder.path().display());
-        let service = Service::open(config(&["--database-url", &database])).await.unwrap();
+    async fn start_on(test: TestDatabase) -> Self {
+        let service = Service::open(config(&["--database-url", test.url()])).await.unwrap();
         let address = service.local_addr();
         let token = CancellationToken::new();
         let task = tokio::spawn(service.run(token.clone()));
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
         let client = OrderServiceClient::new(endpoint.connect().await.unwrap());
-        Self { client, token, task, folder }
+        Self { client, token, task, test }
     }
 
     /// Ends it as a crash does, with nothing finished, and starts it again on what is on disk.
     pub(crate) async fn crash_and_restart(self) -> Self {
         self.task.abort();
         assert!(self.task.await.unwrap_err().is_cancelled());
-        Self::start_in(self.folder).await
+        Self::start_on(self.test).await
     }
 
     /// Does something to the database behind the service's back.
     pub(crate) async fn sabotage(&self, sql: &'static str) {
-        let url = format!("sqlite://{}/order.db", self.folder.path().display());
-        sqlx::query(sql).execute(&mut AnyConnection::connect(&url).await.unwrap()).await.unwrap();
+        sqlx::query(sql).execute(&mut AnyConnection::connect(self.test.url()).await.unwrap()).await.unwrap();
     }
 
     /// Waits for the end of a service that was told to stop, or cannot go on.

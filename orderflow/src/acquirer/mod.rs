@@ -82,7 +82,7 @@ impl Config {
     /// Checks everything before anything is opened.
     pub fn validate(&self) -> Result<(), config::Error> {
         let mut check = Check::new();
-        check.database_url("--database-url", "ACQUIRER_DATABASE_URL", &self.database_url);
+        check.database_file("--database-url", "ACQUIRER_DATABASE_URL", &self.database_url);
         self.process.check(&mut check);
         check.finish()
     }

@@ -5,19 +5,19 @@ use orderflow_proto::orderflow::payment::v1::payment_service_client::PaymentServ
 use payment_service::{Config, Error, Service};
 use service_kit::CancellationToken;
 use service_kit::db::{self, Database};
-use tempfile::TempDir;
+use test_database::TestDatabase;
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
 /// Everything here takes milliseconds; who waits longer waits for nothing.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A service that runs on its own folder.
+/// A service that runs on its own database.
 pub(crate) struct Running {
     pub(crate) client: PaymentServiceClient<Channel>,
     pub(crate) token: CancellationToken,
     task: JoinHandle<Result<(), Error>>,
-    _folder: TempDir,
+    _test: TestDatabase,
 }
 
 #[derive(Parser)]
@@ -29,16 +29,15 @@ struct Args {
 impl Running {
     /// Starts on a database in which version 1 of the tables already holds these payments.
     pub(crate) async fn start_with(payments: &[Stored]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let url = format!("sqlite://{}/payment.db", folder.path().display());
+        let test = TestDatabase::new();
         // The tables of version 1, which the service then brings up to date.
-        store(&url, payments).await;
-        let service = Service::open(config(&["--database-url", &url])).await.unwrap();
+        store(test.url(), payments).await;
+        let service = Service::open(config(&["--database-url", test.url()])).await.unwrap();
         let endpoint = Endpoint::from_shared(format!("http://{}", service.local_addr())).unwrap();
         let token = CancellationToken::new();
         let task = tokio::spawn(service.run(token.clone()));
         let client = PaymentServiceClient::new(endpoint.connect().await.unwrap());
-        Self { client, token, task, _folder: folder }
+        Self { client, token, task, _test: test }
     }
 
     /// Waits for the end of a service that was told to stop.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tracing::Span;
 
+use super::link::Failure;
 use super::writer::{Entry, Job, Kind, Queue, Work};
 use super::{Connection, Error, JobFuture};
 
@@ -160,25 +161,30 @@ where
         self.items.into_iter().zip(self.answers).map(part).collect()
     }
 
-    fn answer(self: Box<Self>, committed: Result<(), &str>) {
+    fn answer(self: Box<Self>, committed: Result<(), &Failure>) {
         // The callers may be gone; their writes are done all the same.
+        let mut answers = self.answers.into_iter();
         match (self.result, committed) {
             (Some(Ok(values)), Ok(())) => {
-                values.into_iter().zip(self.answers).for_each(|(value, answer)| drop(answer.send(Ok(value))));
+                values.into_iter().zip(answers).for_each(|(value, answer)| drop(answer.send(Ok(value))));
             }
-            (Some(Ok(_)), Err(cause)) => {
-                let failed = || Error::Commit { cause: cause.to_owned() };
-                self.answers.into_iter().for_each(|answer| drop(answer.send(Err(failed().into()))));
-            }
-            // Only one alone is answered with its error.
-            (Some(Err(error)), _) => {
-                if let Some(answer) = self.answers.into_iter().next() {
+            (Some(Ok(_)) | None, Err(failure)) => refuse(answers, failure),
+            (Some(Err(error)), committed) => {
+                if let Some(answer) = answers.next() {
                     drop(answer.send(Err(error)));
                 }
+                // One alone is answered with its error; the others only share the transaction with it.
+                if let Err(failure) = committed {
+                    refuse(answers, failure);
+                }
             }
-            (None, _) => {}
+            (None, Ok(())) => {}
         }
     }
+}
+
+fn refuse<R, E: From<Error>>(answers: impl Iterator<Item = oneshot::Sender<Result<R, E>>>, failure: &Failure) {
+    answers.for_each(|answer| drop(answer.send(Err(failure.error().into()))));
 }
 
 #[cfg(test)]

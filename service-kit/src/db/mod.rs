@@ -3,8 +3,10 @@
 mod bulk;
 mod error;
 mod inspect;
+mod link;
 mod role;
 mod schema;
+mod server;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -19,11 +21,19 @@ use tokio_util::sync::CancellationToken;
 pub use bulk::{Bulk, BulkWork, Item, STATEMENT_ROWS_MAX, list, pieces, query, rows};
 pub use error::{Error, Kind};
 pub use inspect::{COPY_BYTES_MAX, Inspection, inspect};
-pub use role::{Held, Role};
+pub use link::PAUSE_MS_MAX;
+pub use role::{Held, ROLE_IDLE_MS_MAX, Role};
 pub use schema::{KIT_VERSION_MAX, Migration};
+pub use server::{
+    ANSWER_MS_MAX, BATCH_MS_MAX, CONNECT_MS_MAX, OPEN_MS_MAX, SERVER_VERSION_MIN, STALL_MS_MAX, STATEMENT_MS_MAX,
+    TURN_MS_MAX, redacted,
+};
 pub use writer::{BATCH_JOBS_MAX, QUEUE_JOBS_MAX};
 
 use crate::status::root;
+use link::Link;
+use schema::Dialect;
+use server::Server;
 use writer::{Queue, start_reader, start_writer};
 
 /// The database driver of every service, named here and nowhere else.
@@ -51,42 +61,34 @@ pub struct Database {
     writer: Queue,
     commits: watch::Receiver<u64>,
     reader: Queue,
-    file: Option<PathBuf>,
+    home: Home,
     /// Why the database cannot be used any more, once that is so.
     unfit: Arc<watch::Sender<Option<String>>>,
 }
 
+/// Where a database is.
+#[derive(Clone, Debug)]
+enum Home {
+    /// A file of SQLite, if it is one at all.
+    File(Option<PathBuf>),
+    /// A PostgreSQL server.
+    Server(Server),
+}
+
 impl Database {
-    /// Opens the database, makes it if it is not there, and brings its tables to the version of this binary.
+    /// Opens the database and brings its tables to the version of this binary. A file is made if it is not there; a
+    /// database on a server has to be there.
     ///
     /// `migrations` are the service's own, numbered from [`KIT_VERSION_MAX`]` + 1`; the kit adds the tables of the
     /// outbox and the inbox.
     pub async fn open(url: &str, migrations: &[Migration]) -> Result<Self, Error> {
         install_drivers();
-        make_folder(url)?;
-        let fail = |source| Error::Open { url: url.to_owned(), source };
-        let options: AnyConnectOptions = with_create(url).parse().map_err(fail)?;
-        let file = file_path(url).map(PathBuf::from);
-        // Processes that start at the same time would all see the tables missing; and only one at a time can turn a new
-        // file to its journal mode, for which SQLite does not wait.
-        let role = Role::new(file.as_deref(), "tables").take(&CancellationToken::new()).await;
-        let _held = role.map_err(|source| Error::Folder { url: url.to_owned(), source })?;
-        let mut connection = AnyConnection::connect_with(&options).await.map_err(fail)?;
-        connection.execute(WRITER_PRAGMAS).await.map_err(fail)?;
-        schema::migrate(&mut connection, migrations).await?;
-        let mut reading = AnyConnection::connect_with(&options).await.map_err(fail)?;
-        reading.execute(READER_PRAGMAS).await.map_err(fail)?;
-        let reads = AnyPoolOptions::new()
-            .max_connections(READ_CONNECTIONS_MAX)
-            // A file does not hang up.
-            .test_before_acquire(false)
-            .acquire_timeout(Duration::from_millis(READ_WAIT_MS_MAX))
-            .after_connect(|connection, _| Box::pin(async move { connection.execute(READER_PRAGMAS).await.map(drop) }))
-            .connect_with(options)
-            .await
-            .map_err(fail)?;
-        let ((writer, commits), reader) = (start_writer(connection), start_reader(reading));
-        Ok(Self { reads, writer, commits, reader, file, unfit: Arc::new(watch::Sender::new(None)) })
+        if is_server(url) { open_server(url, migrations).await } else { open_file(url, migrations).await }
+    }
+
+    fn start(reads: Pool<Db>, writing: Link, reading: Link, home: Home) -> Self {
+        let ((writer, commits), reader) = (start_writer(writing), start_reader(reading));
+        Self { reads, writer, commits, reader, home, unfit: Arc::new(watch::Sender::new(None)) }
     }
 
     /// Runs `job` in a transaction and answers when it is committed, which means: on disk.
@@ -158,8 +160,15 @@ impl Database {
 
     /// Does `work` on this database and looks at its error: one that lasts makes the database [`Self::poisoned`], so
     /// that the service ends with a message rather than wait for what does not come.
+    ///
+    /// A server that does not answer is waited for no longer than [`ANSWER_MS_MAX`].
     pub async fn judged<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-        let result = work.await;
+        let result = match self.home {
+            Home::File(_) => work.await,
+            Home::Server(_) => tokio::time::timeout(Duration::from_millis(ANSWER_MS_MAX), work)
+                .await
+                .unwrap_or(Err(Error::Late { limit_ms: ANSWER_MS_MAX })),
+        };
         if let Err(error) = &result
             && error.kind() == Kind::Lasting
         {
@@ -185,7 +194,10 @@ impl Database {
 
     /// What one process at a time does for this database, however many share it.
     pub fn role(&self, name: &str) -> Role {
-        Role::new(self.file.as_deref(), name)
+        match &self.home {
+            Home::File(file) => Role::of_file(file.as_deref(), name),
+            Home::Server(server) => Role::of_server(server, name),
+        }
     }
 
     /// Told after every commit: what changes are the commits since it was last looked at.
@@ -200,6 +212,58 @@ const WRITER_PRAGMAS: &str = "PRAGMA busy_timeout = 1000; PRAGMA journal_mode = 
      PRAGMA foreign_keys = ON;";
 
 const READER_PRAGMAS: &str = "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;";
+
+async fn open_file(url: &str, migrations: &[Migration]) -> Result<Database, Error> {
+    make_folder(url)?;
+    let fail = |source| Error::Open { url: url.to_owned(), source };
+    let options: AnyConnectOptions = with_create(url).parse().map_err(fail)?;
+    let file = file_path(url).map(PathBuf::from);
+    // Processes that start at the same time would all see the tables missing; and only one at a time can turn a new
+    // file to its journal mode, for which SQLite does not wait.
+    let role = Role::of_file(file.as_deref(), "tables").take(&CancellationToken::new()).await;
+    let _held = role.map_err(|source| Error::Folder { url: url.to_owned(), source })?;
+    let mut writing = AnyConnection::connect_with(&options).await.map_err(fail)?;
+    writing.execute(WRITER_PRAGMAS).await.map_err(fail)?;
+    schema::migrate(&mut writing, migrations, Dialect::Sqlite).await?;
+    let mut reading = AnyConnection::connect_with(&options).await.map_err(fail)?;
+    reading.execute(READER_PRAGMAS).await.map_err(fail)?;
+    let reads = read_pool()
+        // A file does not hang up.
+        .test_before_acquire(false)
+        .after_connect(|connection, _| Box::pin(async move { connection.execute(READER_PRAGMAS).await.map(drop) }))
+        .connect_with(options)
+        .await
+        .map_err(fail)?;
+    Ok(Database::start(reads, Link::to_file(writing), Link::to_file(reading), Home::File(file)))
+}
+
+async fn open_server(url: &str, migrations: &[Migration]) -> Result<Database, Error> {
+    let server = Server::open(url, migrations).await?;
+    let fail = |source| Error::Open { url: server.name().to_owned(), source };
+    let writing = Link::to_server(server.clone(), server::writer_settings()).await.map_err(fail)?;
+    let reading = Link::to_server(server.clone(), server::reader_settings()).await.map_err(fail)?;
+    let reads = read_pool()
+        // Asking costs a way to the server and back, so only a connection that was not used for a while is asked.
+        .test_before_acquire(false)
+        .before_acquire(|connection, unused| {
+            Box::pin(async move {
+                Ok(unused.idle_for < Duration::from_millis(link::UNUSED_MS_MAX) || link::stands(connection).await)
+            })
+        })
+        .after_connect(|connection, _| Box::pin(server::apply(connection, server::reader_settings())))
+        .connect_with(server.options())
+        .await
+        .map_err(fail)?;
+    Ok(Database::start(reads, writing, reading, Home::Server(server)))
+}
+
+fn read_pool() -> AnyPoolOptions {
+    AnyPoolOptions::new().max_connections(READ_CONNECTIONS_MAX).acquire_timeout(Duration::from_millis(READ_WAIT_MS_MAX))
+}
+
+fn is_server(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
 
 fn install_drivers() {
     static DRIVERS: Once = Once::new();

@@ -5,21 +5,17 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sqlx::{AnyConnection, Connection as _};
+use sqlx::{AnyConnection, SqlSafeStr};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{Instrument as _, Span, error, warn};
 
 use super::bulk::pieces;
+use super::link::{Failure, Link, Ways};
 use super::{Connection, Error, JobFuture, error};
 use crate::telemetry::metrics;
 
-/// Takes the turn to write at once. A transaction that began by reading could find that another process has written
-/// meanwhile, and could not go on.
-const BEGIN: &str = "BEGIN IMMEDIATE";
-
 // Plain statements rather than the driver's transactions, which wait for one more answer each. Whatever happens to this
 // task, the connection ends with it, and what was not committed is undone.
-const COMMIT: &str = "COMMIT";
 const ROLLBACK: &str = "ROLLBACK";
 const MARK: &str = "SAVEPOINT work";
 const MARK_AGAIN: &str = "RELEASE work; SAVEPOINT work";
@@ -39,8 +35,8 @@ pub(super) trait Work: Send {
     /// What is to be done instead after it failed: its parts, each for itself. One part alone is what failed.
     fn parts(self: Box<Self>) -> Vec<Box<dyn Work>>;
 
-    /// Tells who asked for it, or why the transaction was not committed.
-    fn answer(self: Box<Self>, committed: Result<(), &str>);
+    /// Tells who asked for it what came of it, or why the transaction was not committed.
+    fn answer(self: Box<Self>, committed: Result<(), &Failure>);
 }
 
 /// Work of one kind, of which any number can be done as one.
@@ -66,17 +62,17 @@ pub(super) struct Queue {
 }
 
 /// Starts the task that writes, and counts its commits.
-pub(super) fn start_writer(connection: AnyConnection) -> (Queue, watch::Receiver<u64>) {
+pub(super) fn start_writer(link: Link) -> (Queue, watch::Receiver<u64>) {
     let (jobs, queue) = mpsc::channel(QUEUE_JOBS_MAX);
     let (committed, commits) = watch::channel(0);
-    tokio::spawn(write(connection, queue, committed));
+    tokio::spawn(write(link, queue, committed));
     (Queue { jobs }, commits)
 }
 
 /// Starts the task that reads.
-pub(super) fn start_reader(connection: AnyConnection) -> Queue {
+pub(super) fn start_reader(link: Link) -> Queue {
     let (jobs, queue) = mpsc::channel(QUEUE_JOBS_MAX);
-    tokio::spawn(read(connection, queue));
+    tokio::spawn(read(link, queue));
     Queue { jobs }
 }
 
@@ -139,61 +135,128 @@ where
         vec![self]
     }
 
-    fn answer(self: Box<Self>, committed: Result<(), &str>) {
-        let result = self.result.unwrap_or_else(|| Err(Error::Poisoned.into()));
-        let committed = committed.map_err(|cause| Error::Commit { cause: cause.to_owned() });
+    fn answer(self: Box<Self>, committed: Result<(), &Failure>) {
+        let answer = match (self.result, committed) {
+            (Some(Ok(_)) | None, Err(failure)) => Err(failure.error().into()),
+            (Some(result), _) => result,
+            (None, Ok(())) => Err(Error::Poisoned.into()),
+        };
         // The caller may be gone; its write is done all the same.
-        drop(self.answer.send(result.and_then(|value| committed.map(|()| value).map_err(E::from))));
+        drop(self.answer.send(answer));
     }
 }
 
-async fn write(mut connection: AnyConnection, mut queue: mpsc::Receiver<Job>, committed: watch::Sender<u64>) {
-    let mut batch = Vec::with_capacity(BATCH_JOBS_MAX);
-    while queue.recv_many(&mut batch, BATCH_JOBS_MAX).await > 0 {
-        let (writes, started) = (batch.len(), Instant::now());
-        let quiet = batch.iter().all(|job| matches!(job, Job::Quiet(_)));
-        let mut done = Vec::with_capacity(writes);
-        match commit(&mut connection, gather(&mut batch), &mut done).await {
+/// What shares a transaction. It outlives the transaction, however that ends, so that everybody gets an answer.
+struct Batch {
+    /// What is still to be done; the last one is the next.
+    waiting: Vec<Box<dyn Work>>,
+    /// What is being done.
+    current: Option<Box<dyn Work>>,
+    /// What was done, or has failed for good.
+    done: Vec<Box<dyn Work>>,
+}
+
+impl Batch {
+    fn new(works: Vec<Box<dyn Work>>) -> Self {
+        let done = Vec::with_capacity(works.len());
+        Self { waiting: works.into_iter().rev().collect(), current: None, done }
+    }
+
+    /// Does the next work, and says whether it is to be kept; `None` if there is no more.
+    async fn run_next(&mut self, connection: &mut AnyConnection) -> Option<bool> {
+        let next = self.waiting.pop()?;
+        Some(self.current.insert(next).run(connection).await)
+    }
+
+    /// The work that was done last is done for good.
+    fn settle(&mut self) {
+        self.done.extend(self.current.take());
+    }
+
+    /// The work that was done last is done again in parts, if it has some.
+    fn settle_failed(&mut self) {
+        let mut parts = self.current.take().map(Work::parts).unwrap_or_default();
+        if parts.len() == 1 {
+            self.done.append(&mut parts);
+        } else {
+            self.waiting.extend(parts.into_iter().rev());
+        }
+    }
+
+    fn answer(self, committed: Result<(), &Failure>) {
+        let Self { waiting, current, done } = self;
+        done.into_iter().chain(current).chain(waiting.into_iter().rev()).for_each(|work| work.answer(committed));
+    }
+}
+
+async fn write(mut link: Link, mut queue: mpsc::Receiver<Job>, committed: watch::Sender<u64>) {
+    let mut jobs = Vec::with_capacity(BATCH_JOBS_MAX);
+    while queue.recv_many(&mut jobs, BATCH_JOBS_MAX).await > 0 {
+        let (writes, started) = (jobs.len(), Instant::now());
+        let quiet = jobs.iter().all(|job| matches!(job, Job::Quiet(_)));
+        let mut batch = Batch::new(gather(&mut jobs));
+        match commit(&mut link, &mut batch).await {
             Ok(()) => {
                 if !quiet {
                     committed.send_modify(|count| *count += 1);
                 }
                 metrics::committed(writes, started.elapsed());
-                done.into_iter().for_each(|done| done.answer(Ok(())));
+                batch.answer(Ok(()));
             }
-            Err(error) => {
+            Err(failure) if !link.ways().to_server => {
                 // Whether anything reached the disk is unknown. Nobody is told that it did, and nothing is written
                 // on top of it: the process ends, and the next start recovers what the journal holds.
-                let cause = error.to_string();
-                error!(cause, "a transaction was not committed; the database takes no more writes");
+                error!(cause = failure.cause(), "a transaction was not committed; the database takes no more writes");
                 queue.close();
-                done.into_iter().for_each(|done| done.answer(Err(&cause)));
+                batch.answer(Err(&failure));
                 return;
             }
+            Err(failure) => {
+                // The server knows what is on its disk. Whoever asked hears that the outcome is not known, and asks
+                // again; the next batch goes over a new connection.
+                if matches!(failure, Failure::Lost(_)) {
+                    warn!(cause = failure.cause(), writes, "the outcome of a transaction is not known");
+                    // What was committed all the same is looked for.
+                    committed.send_modify(|count| *count += 1);
+                }
+                batch.answer(Err(&failure));
+            }
         }
     }
-    drop(connection.close().await);
+    link.close().await;
 }
 
-async fn read(mut connection: AnyConnection, mut queue: mpsc::Receiver<Job>) {
-    let mut batch = Vec::with_capacity(BATCH_JOBS_MAX);
-    while queue.recv_many(&mut batch, BATCH_JOBS_MAX).await > 0 {
-        for mut work in gather(&mut batch) {
-            if work.run(&mut connection).await {
-                work.answer(Ok(()));
+async fn read(mut link: Link, mut queue: mpsc::Receiver<Job>) {
+    let ways = link.ways().clone();
+    let mut jobs = Vec::with_capacity(BATCH_JOBS_MAX);
+    while queue.recv_many(&mut jobs, BATCH_JOBS_MAX).await > 0 {
+        let mut batch = Batch::new(gather(&mut jobs));
+        let mut connection = match link.take_sound().await {
+            Ok(connection) => connection,
+            Err(failure) => {
+                batch.answer(Err(&failure));
                 continue;
             }
-            let mut parts = work.parts();
-            // One part alone is what has just failed.
-            if parts.len() > 1 {
-                for part in &mut parts {
-                    part.run(&mut connection).await;
-                }
+        };
+        let mut all_well = true;
+        let looking = async {
+            while let Some(well) = batch.run_next(&mut connection).await {
+                all_well &= well;
+                if well { batch.settle() } else { batch.settle_failed() }
             }
-            parts.into_iter().for_each(|part| part.answer(Ok(())));
+            Ok(())
+        };
+        match ways.limited(looking).await {
+            Ok(()) if all_well => link.give_back(connection),
+            Ok(()) => link.give_back_doubtful(connection).await,
+            Err(error) => {
+                batch.answer(Err(&ways.not_begun(&error)));
+                continue;
+            }
         }
+        batch.answer(Ok(()));
     }
-    drop(connection.close().await);
+    link.close().await;
 }
 
 /// What of a batch is of one kind becomes one work, or as many as it has [`pieces`], in the place of its first.
@@ -230,59 +293,78 @@ fn gather(batch: &mut Vec<Job>) -> Vec<Box<dyn Work>> {
     works
 }
 
-/// Does all works in one transaction. One that fails undoes only itself, and is done again in parts if it has some.
-/// What was done, or has failed for good, is in `done`.
-async fn commit(
-    connection: &mut AnyConnection,
-    mut works: Vec<Box<dyn Work>>,
-    done: &mut Vec<Box<dyn Work>>,
-) -> Result<(), sqlx::Error> {
-    begin(connection).await?;
-    if works.len() == 1
-        && let Some(mut alone) = works.pop()
-    {
-        // Nothing else is in the transaction that a failure must not undo.
-        if alone.run(connection).await {
-            done.push(alone);
-            return execute(connection, COMMIT).await;
+/// Does a batch in one transaction. Over a connection that breaks, it is not done again: whoever asked does that.
+async fn commit(link: &mut Link, batch: &mut Batch) -> Result<(), Failure> {
+    let ways = link.ways().clone();
+    let mut connection = begun(link, &ways).await?;
+    match ways.limited(fill(&ways, &mut connection, batch)).await {
+        Ok(()) => {
+            link.give_back(connection);
+            Ok(())
         }
-        execute(connection, ROLLBACK).await?;
-        works = alone.parts();
-        if works.len() == 1 {
-            done.append(&mut works);
-            return Ok(());
-        }
-        begin(connection).await?;
+        Err(error) => Err(ways.broken(&error)),
     }
-    execute(connection, MARK).await?;
-    let mut works: Vec<_> = works.into_iter().rev().collect();
-    while let Some(mut work) = works.pop() {
-        if work.run(connection).await {
-            done.push(work);
-            execute(connection, MARK_AGAIN).await?;
-            continue;
-        }
-        execute(connection, BACK_TO_MARK).await?;
-        let mut parts = work.parts();
-        if parts.len() == 1 {
-            done.append(&mut parts);
-        } else {
-            works.extend(parts.into_iter().rev());
-        }
-    }
-    execute(connection, COMMIT).await
 }
 
-async fn begin(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+/// A connection on which a transaction has begun.
+async fn begun(link: &mut Link, ways: &Ways) -> Result<AnyConnection, Failure> {
+    // A connection that was lost while nobody used it says so only now, before anything was written.
+    let mut may_be_stale = ways.to_server && link.stands();
     loop {
-        match execute(connection, BEGIN).await {
+        let mut connection = link.take().await?;
+        match ways.limited(begin(ways, &mut connection)).await {
+            Ok(()) => return Ok(connection),
+            Err(_) if may_be_stale => may_be_stale = false,
+            Err(error) => return Err(ways.not_begun(&error)),
+        }
+    }
+}
+
+/// Does all works in the transaction that has begun, and commits it. One that fails undoes only itself, and is done again
+/// in parts if it has some.
+async fn fill(ways: &Ways, connection: &mut AnyConnection, batch: &mut Batch) -> Result<(), sqlx::Error> {
+    if batch.waiting.len() == 1 {
+        // Nothing else is in the transaction that a failure must not undo.
+        if batch.run_next(connection).await == Some(true) {
+            execute(connection, ways.commit).await?;
+            batch.settle();
+            return Ok(());
+        }
+        execute(connection, ROLLBACK).await?;
+        batch.settle_failed();
+        if batch.waiting.is_empty() {
+            return Ok(());
+        }
+        begin(ways, connection).await?;
+    }
+    execute(connection, MARK).await?;
+    while let Some(keep) = batch.run_next(connection).await {
+        if keep {
+            execute(connection, MARK_AGAIN).await?;
+            batch.settle();
+        } else {
+            execute(connection, BACK_TO_MARK).await?;
+            batch.settle_failed();
+        }
+    }
+    execute(connection, ways.commit).await
+}
+
+async fn begin(ways: &Ways, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    loop {
+        match execute(connection, ways.begin.clone()).await {
             // Nothing was written yet: it is another process's turn, however long that takes.
-            Err(error) if error::is_busy(&error) => warn!("another process writes into the database; waiting for it"),
+            Err(error) if error::is_busy(&error) => {
+                warn!("another process writes into the database; waiting for it");
+                if ways.to_server {
+                    execute(connection, ROLLBACK).await?;
+                }
+            }
             begun => return begun,
         }
     }
 }
 
-async fn execute(connection: &mut AnyConnection, sql: &'static str) -> Result<(), sqlx::Error> {
+async fn execute(connection: &mut AnyConnection, sql: impl SqlSafeStr) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(sql).execute(connection).await.map(drop)
 }

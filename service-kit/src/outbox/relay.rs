@@ -135,10 +135,21 @@ impl Relay {
     /// Publishes until the token is cancelled; then finishes the round and returns. What waits on goes out at the
     /// next start. An error means that the database is unfit: the service ends.
     pub async fn run(mut self, token: CancellationToken) -> Result<(), Error> {
+        let role = self.database.role("relay");
         // Who gets no turn leaves the events to the process that has it.
-        let Some(_role) = self.database.role("relay").take(&token).await.map_err(Error::Role)? else {
-            return Ok(());
-        };
+        while let Some(held) = role.take(&token).await.map_err(Error::Role)? {
+            tokio::select! {
+                biased;
+                // Another one may publish from now on. What is on its way to the broker may arrive beside that one's,
+                // never before what stands before it; repeats carry the same ids.
+                () = held.lost() => {}
+                ended = self.publish_until(&token) => return ended,
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish_until(&mut self, token: &CancellationToken) -> Result<(), Error> {
         let mut commits = self.database.commits();
         let mut failing = false;
         let mut offer_again_at = Instant::now();

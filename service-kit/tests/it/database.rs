@@ -10,6 +10,7 @@ use service_kit::db::{
 use service_kit::inbox;
 use sqlx::{Connection as _, Row as _};
 use tempfile::TempDir;
+use test_database::{Backend, TestDatabase, only_on};
 use tokio::sync::oneshot;
 
 pub(crate) const MIGRATIONS: [Migration; 1] = [Migration {
@@ -49,9 +50,9 @@ async fn ids(database: &Database) -> Vec<i64> {
 }
 
 /// Commits are told apart by SQLite's own count of writes to the journal: the number of its frames with a commit mark.
-async fn commits(database: &Database, folder: &TempDir) -> usize {
+async fn commits(database: &Database, folder: &TestDatabase) -> usize {
     drop(ids(database).await);
-    let journal = std::fs::read(folder.path().join("below/kit.db-wal")).unwrap();
+    let journal = std::fs::read(folder.folder().join("below/test.db-wal")).unwrap();
     let page_bytes = u32::from_be_bytes(journal[8..12].try_into().unwrap()) as usize;
     let frames = journal[32..].chunks_exact(24 + page_bytes);
     let salt = &journal[16..24];
@@ -60,6 +61,9 @@ async fn commits(database: &Database, folder: &TempDir) -> usize {
 
 #[tokio::test]
 async fn a_write_means_that_it_is_on_disk() {
+    if !only_on(Backend::Sqlite) {
+        return;
+    }
     let (_folder, database) = crate::database().await;
     let modes = database.write(|connection| {
         Box::pin(async move {
@@ -75,6 +79,9 @@ async fn a_write_means_that_it_is_on_disk() {
 
 #[tokio::test]
 async fn writes_that_gather_share_a_commit_up_to_the_limit() {
+    if !only_on(Backend::Sqlite) {
+        return;
+    }
     let (folder, database) = crate::database().await;
     let before = commits(&database, &folder).await;
     let (open, opened) = oneshot::channel::<()>();
@@ -123,6 +130,9 @@ async fn a_failing_job_undoes_only_itself() {
 
 #[tokio::test]
 async fn a_failed_commit_answers_nobody_with_success_and_ends_the_writer() {
+    if !only_on(Backend::Sqlite) {
+        return;
+    }
     let (_folder, database) = crate::database().await;
     // A job that ends the transaction behind the writer's back makes the savepoint, and so the commit, fail.
     let saboteur = database.write(|connection| {
@@ -183,16 +193,19 @@ async fn a_database_outlives_its_process_and_migrates_once() {
     drop(database);
     let more =
         Migration { version: KIT_VERSION_MAX + 2, name: "more", sql: "ALTER TABLE things ADD COLUMN size BIGINT;" };
-    let database = Database::open(&crate::url(&folder), &[MIGRATIONS[0], more]).await.unwrap();
+    let database = Database::open(folder.url(), &[MIGRATIONS[0], more]).await.unwrap();
     assert_eq!(ids(&database).await, [1]);
     sqlx::query("SELECT size FROM things").fetch_all(database.reads()).await.unwrap();
     drop(database);
-    let older = Database::open(&crate::url(&folder), &MIGRATIONS).await;
+    let older = Database::open(folder.url(), &MIGRATIONS).await;
     assert!(matches!(older, Err(db::Error::Newer { version }) if version == more.version), "{older:?}");
 }
 
 #[tokio::test]
 async fn a_database_that_cannot_be_opened_is_named() {
+    if !only_on(Backend::Sqlite) {
+        return;
+    }
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("file"), b"no database, and no folder either").unwrap();
     let inside = format!("sqlite://{}", folder.path().join("file/kit.db").display());
@@ -278,7 +291,7 @@ async fn one_file_is_one_database_for_two_processes() {
     // A connection of the same file, as another process would have it, sees what is committed and nothing else.
     let (folder, database) = crate::database().await;
     insert(&database, 1, "one", false).await.unwrap();
-    let mut other = sqlx::AnyConnection::connect(&crate::url(&folder)).await.unwrap();
+    let mut other = sqlx::AnyConnection::connect(folder.url()).await.unwrap();
     let seen: Vec<i64> = sqlx::query_scalar("SELECT id FROM things").fetch_all(&mut other).await.unwrap();
     assert_eq!(seen, [1]);
 }
@@ -349,18 +362,18 @@ async fn an_error_that_lasts_is_told_from_one_that_passes_and_one_of_the_row() {
     assert_eq!(database.judged(async { Err::<(), _>(busy) }).await.unwrap_err().kind(), db::Kind::Passing);
     assert_eq!(read("SELECT id FROM things").await, Ok(()));
     assert!(poll_once(poisoned.as_mut()).is_pending(), "none of these ends a service");
-    let mut other = sqlx::AnyConnection::connect(&crate::url(&folder)).await.unwrap();
+    let mut other = sqlx::AnyConnection::connect(folder.url()).await.unwrap();
     sqlx::query("DROP TABLE things").execute(&mut other).await.unwrap();
     assert_eq!(read("SELECT id FROM things").await, Err(db::Kind::Lasting));
     let error = poisoned.await;
-    assert!(matches!(&error, db::Error::Unfit { cause } if cause.contains("no such table")), "{error:?}");
+    assert!(matches!(&error, db::Error::Unfit { cause } if cause.contains("things")), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_file_may_be_opened_by_many_at_the_same_time() {
     for _ in 0..10 {
-        let folder = TempDir::new().unwrap();
-        let url = crate::url(&folder);
+        let test = TestDatabase::new();
+        let url = test.url().to_owned();
         let mut opening = tokio::task::JoinSet::new();
         for _ in 0..8 {
             let url = url.clone();
@@ -374,14 +387,84 @@ async fn a_new_file_may_be_opened_by_many_at_the_same_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_waits_while_another_process_holds_the_database_for_long() {
-    let (folder, database) = crate::database().await;
-    let mut other = sqlx::SqliteConnection::connect(&crate::url(&folder)).await.unwrap();
-    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let (test, database) = crate::database().await;
+    let other = Database::open(test.url(), &MIGRATIONS).await.unwrap();
+    let (begin, begun) = oneshot::channel::<()>();
+    let (go, going) = oneshot::channel::<()>();
+    let holder = tokio::spawn(async move {
+        let job = other.write(move |_| {
+            Box::pin(async move {
+                begin.send(()).unwrap();
+                going.await.unwrap();
+                Ok::<_, db::Error>(())
+            })
+        });
+        job.await
+    });
+    begun.await.unwrap();
     let mut write = pin!(insert(&database, 1, "waits", false));
     // Longer than SQLite itself waits.
     let early = tokio::time::timeout(Duration::from_millis(2_500), &mut write).await;
     assert!(early.is_err(), "{early:?}");
-    sqlx::query("COMMIT").execute(&mut other).await.unwrap();
+    go.send(()).unwrap();
+    holder.await.unwrap().unwrap();
     write.await.unwrap();
     assert_eq!(ids(&database).await, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_two_processes_handle_at_the_same_time_has_one_effect() {
+    const EVENTS: i64 = 40;
+    let (test, database) = crate::database().await;
+    let other = Database::open(test.url(), &MIGRATIONS).await.unwrap();
+    let mut handling = tokio::task::JoinSet::new();
+    for (event, database) in (0..EVENTS).flat_map(|event| [(event, database.clone()), (event, other.clone())]) {
+        handling.spawn(async move {
+            let job = database.write(move |connection| {
+                Box::pin(async move {
+                    let first = inbox::first_time(connection, "a", &format!("event {event}")).await?;
+                    if first {
+                        let sql = "INSERT INTO things (id, name) SELECT COALESCE(MAX(id), 0) + 1, $1 FROM things";
+                        sqlx::query(sql).bind(format!("thing {event}")).execute(connection).await?;
+                    }
+                    Ok::<_, db::Error>(first)
+                })
+            });
+            job.await.unwrap()
+        });
+    }
+    let first_times = handling.join_all().await.into_iter().filter(|first| *first).count();
+    assert_eq!(first_times, EVENTS as usize);
+    // A number that two had read before either wrote it would be there twice, or be missing.
+    assert_eq!(ids(&database).await, (1..=EVENTS).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_failed_statement_that_a_job_keeps_to_itself_is_not_answered_with_success() {
+    let (_test, database) = crate::database().await;
+    insert(&database, 1, "one", false).await.unwrap();
+    let written = database.write(|connection| {
+        Box::pin(async move {
+            let insert = "INSERT INTO things (id, name) VALUES ($1, $2)";
+            sqlx::query(insert).bind(2_i64).bind("two").execute(&mut *connection).await?;
+            drop(sqlx::query(insert).bind(1_i64).bind("the id is taken").execute(connection).await);
+            Ok::<_, db::Error>(())
+        })
+    });
+    let written = written.await;
+    // SQLite goes on after a statement that failed; PostgreSQL undoes what came before it, and then says so.
+    assert_eq!(ids(&database).await, if written.is_ok() { vec![1, 2] } else { vec![1] }, "{written:?}");
+    insert(&database, 3, "three", false).await.unwrap();
+}
+
+#[tokio::test]
+async fn text_is_ordered_byte_by_byte() {
+    let (_test, database) = crate::database().await;
+    let names = ["B", "Z", "a", "a b", "aa", "ä"];
+    for (id, name) in names.iter().rev().enumerate() {
+        insert(&database, id as i64, name, false).await.unwrap();
+    }
+    let sql = "SELECT name FROM things ORDER BY name";
+    let found: Vec<String> = sqlx::query_scalar(sql).fetch_all(database.reads()).await.unwrap();
+    assert_eq!(found, names);
 }

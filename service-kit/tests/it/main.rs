@@ -6,6 +6,7 @@ mod bulk;
 mod consumer;
 mod database;
 mod fake;
+mod postgres;
 mod relay;
 mod server;
 mod telemetry;
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use service_kit::broker::BrokerConfig;
 use service_kit::db::Database;
-use tempfile::TempDir;
+use test_database::TestDatabase;
 
 /// How long a condition may take to come true, in milliseconds. Generous: it only bounds a failure.
 const DEADLINE_MS: u64 = 30_000;
@@ -39,12 +40,8 @@ fn broker(fake: &fake::Fake) -> BrokerConfig {
     BrokerConfig { broker_url: format!("http://{}", fake.address()), project: "test".into() }
 }
 
-async fn database() -> (TempDir, Database) {
-    let folder = TempDir::new().unwrap();
-    let database = Database::open(&url(&folder), &database::MIGRATIONS).await.unwrap();
-    (folder, database)
-}
-
-fn url(folder: &TempDir) -> String {
-    format!("sqlite://{}", folder.path().join("below/kit.db").display())
+async fn database() -> (TestDatabase, Database) {
+    let test = TestDatabase::new();
+    let database = Database::open(test.url(), &database::MIGRATIONS).await.unwrap();
+    (test, database)
 }

@@ -47,7 +47,7 @@ async fn drained(database: &Database) {
 }
 
 /// The payloads of each key in the order of publication, copies of an event left out.
-fn by_key(messages: &[PubsubMessage]) -> HashMap<String, Vec<String>> {
+pub(crate) fn by_key(messages: &[PubsubMessage]) -> HashMap<String, Vec<String>> {
     let mut seen = std::collections::HashSet::new();
     let mut keys: HashMap<String, Vec<String>> = HashMap::new();
     for message in messages.iter().filter(|message| seen.insert(message.attributes["ce-id"].clone())) {
@@ -301,7 +301,7 @@ async fn an_event_that_is_too_large_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_processes_on_one_database_publish_each_event_once_and_the_second_takes_over() {
     let (folder, database) = crate::database().await;
-    let second = Database::open(&crate::url(&folder), &crate::database::MIGRATIONS).await.unwrap();
+    let second = Database::open(folder.url(), &crate::database::MIGRATIONS).await.unwrap();
     let fake = Fake::start();
     let (first_token, first) = relay(&database, &fake).await;
     enqueue(&database, vec![event("a", "0")]).await.unwrap();
@@ -326,8 +326,8 @@ async fn two_processes_on_one_database_publish_each_event_once_and_the_second_ta
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_processes_may_open_and_write_one_new_database_at_the_same_time() {
-    let folder = tempfile::TempDir::new().unwrap();
-    let url = crate::url(&folder);
+    let test = test_database::TestDatabase::new();
+    let url = test.url().to_owned();
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..4 {
         let url = url.clone();

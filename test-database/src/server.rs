@@ -1,0 +1,246 @@
+//! A private PostgreSQL server: found on this machine, made in a temporary folder, gone with the process.
+
+use std::env;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::TempDir;
+
+/// The user of tests, who may do everything.
+const OWNER: &str = "tester";
+
+/// Who may log in with this password only.
+const GUARDED: (&str, &str) = ("guarded", "open sesame");
+
+/// How often another port is tried when somebody else was quicker.
+const PORT_TRIES: usize = 5;
+
+/// How many sessions the server takes.
+const SESSIONS_MAX: u32 = 400;
+
+/// Ends the server when the process that started it is gone, however that went, and removes its folder.
+const WATCH: &str = "cat >/dev/null; pid=$(head -n 1 \"$1/data/postmaster.pid\" 2>/dev/null) && kill -QUIT $pid; \
+     while [ -n \"$pid\" ] && kill -0 $pid 2>/dev/null; do sleep 0.1; done; rm -rf \"$1\"";
+
+/// A server with databases of its own. It runs with `fsync`, as one that is served from does.
+#[derive(Debug)]
+pub struct Server {
+    folder: PathBuf,
+    programs: PathBuf,
+    port: u16,
+    databases: AtomicU32,
+    /// Ends when its standard input does, which is with this process.
+    watch: Child,
+}
+
+impl Server {
+    /// The server that all tests of one program share.
+    pub fn shared() -> &'static Self {
+        static SERVER: OnceLock<Server> = OnceLock::new();
+        SERVER.get_or_init(Self::start)
+    }
+
+    /// Makes a server and starts it: for a test that crashes it.
+    pub fn start() -> Self {
+        let programs = programs();
+        let folder = TempDir::with_prefix("test-database-").expect("a temporary folder can be made").keep();
+        let mut watch = Command::new("sh");
+        watch.args(["-c", WATCH, "sh"]).arg(&folder);
+        watch.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let watch = watch.spawn().expect("a shell can be started");
+        let mut server = Self { folder, programs, port: 0, databases: AtomicU32::new(0), watch };
+        if is_root() {
+            let (user, group) = user();
+            done(Command::new("chown").arg(format!("{user}:{group}")).arg(&server.folder));
+        }
+        let auth = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username", OWNER];
+        done(server.program("initdb").args(auth).arg("--pgdata").arg(server.data()));
+        let hba = format!("host all {} all scram-sha-256\nlocal all all trust\nhost all all all trust\n", GUARDED.0);
+        fs::write(server.data().join("pg_hba.conf"), hba).expect("the server's folder can be written");
+        server.start_on_free_port();
+        let (name, password) = GUARDED;
+        server.sql("postgres", &format!("CREATE ROLE {name} LOGIN PASSWORD '{password}'"));
+        server
+    }
+
+    /// Makes a database and gives its URL.
+    pub fn create_database(&self) -> String {
+        self.create_database_with("")
+    }
+
+    /// As [`Self::create_database`], with options of CREATE DATABASE.
+    pub fn create_database_with(&self, options: &str) -> String {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        self.sql("postgres", &format!("CREATE DATABASE {name} {options}"));
+        self.url(OWNER, &name)
+    }
+
+    /// The URL of a database for a user.
+    pub fn url(&self, user: &str, database: &str) -> String {
+        format!("postgres://{user}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// The URL of a database for somebody who needs a password and gives this one.
+    pub fn url_with_password(&self, password: &str, database: &str) -> String {
+        self.url(&format!("{}:{}", GUARDED.0, password.replace(' ', "%20")), database)
+    }
+
+    /// The right one for [`Self::url_with_password`].
+    pub fn password(&self) -> &'static str {
+        GUARDED.1
+    }
+
+    /// Ends the server as a crash does: nothing is finished, and the next start recovers.
+    pub fn crash(&self) {
+        done(self.control().args(["stop", "--mode", "immediate"]));
+    }
+
+    /// Starts it again after [`Self::crash`], at the same address.
+    pub fn start_again(&self) {
+        assert!(self.started(self.port), "the server does not start again; {}", self.log());
+    }
+
+    /// Does something to a database behind everybody's back, and gives what came of it.
+    pub fn sql(&self, database: &str, sql: &str) -> String {
+        let mut psql = self.program("psql");
+        psql.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set", "ON_ERROR_STOP=1"]);
+        psql.args(["--dbname", &self.url(OWNER, database), "--command", sql]);
+        let output = psql.stdin(Stdio::null()).output().expect("psql can be started");
+        assert!(output.status.success(), "`{sql}` failed: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    fn start_on_free_port(&mut self) {
+        for _ in 0..PORT_TRIES {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+            self.port = listener.local_addr().expect("a listener has an address").port();
+            drop(listener);
+            if self.started(self.port) {
+                return;
+            }
+        }
+        panic!("the server does not start; {}", self.log());
+    }
+
+    fn started(&self, port: u16) -> bool {
+        let folder = self.folder.display();
+        let settings = format!(
+            "-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -c fsync=on \
+             -c max_connections={SESSIONS_MAX} -c shared_buffers=32MB -c max_wal_size=256MB"
+        );
+        let mut start = self.control();
+        start.args(["start", "--wait", "--timeout", "60", "--options", &settings]);
+        // It must not keep anything of this process open, or whoever waits for that to be closed waits for ever.
+        let status = start.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        status.expect("pg_ctl can be started").success()
+    }
+
+    fn control(&self) -> Command {
+        let mut control = self.program("pg_ctl");
+        control.arg("--pgdata").arg(self.data()).arg("--log").arg(self.folder.join("log"));
+        control
+    }
+
+    /// One of PostgreSQL's programs, which refuse to run as root.
+    fn program(&self, name: &str) -> Command {
+        let path = self.programs.join(name);
+        let mut command = if is_root() {
+            let (user, group) = user();
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", &user, "--regid", &group, "--clear-groups", "--"]).arg(path);
+            command
+        } else {
+            Command::new(path)
+        };
+        command.current_dir(&self.folder).env("LC_ALL", "C").env_remove("PGDATA");
+        command
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_else(|error| format!("it has no log: {error}"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.watch.stdin.take());
+        let _ = self.watch.wait();
+    }
+}
+
+/// The folder of PostgreSQL's programs: one on the path that has all of them, or the newest that Debian's packages have made.
+fn programs() -> PathBuf {
+    let complete = |folder: &PathBuf| ["initdb", "pg_ctl", "psql"].iter().all(|name| folder.join(name).exists());
+    let on_path = env::var_os("PATH").unwrap_or_default();
+    let on_path = env::split_paths(&on_path).find(complete);
+    let packaged = || {
+        let versions = fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|entry| entry.path());
+        let version = |folder: &PathBuf| folder.file_name()?.to_str()?.parse::<u32>().ok();
+        let folder = |version: PathBuf| version.join("bin");
+        versions.filter(|version| complete(&folder(version.clone()))).max_by_key(version).map(folder)
+    };
+    on_path.or_else(packaged).unwrap_or_else(|| {
+        panic!("PostgreSQL is not installed (`apt-get install postgresql`), and {}=postgres needs it", crate::VARIABLE)
+    })
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+/// The numbers of the user, and of the group, who run the server where the tests are run by root.
+fn user() -> (String, String) {
+    let users = fs::read_to_string("/etc/passwd").expect("the users of this machine can be read");
+    let numbers = |name: &str| {
+        let mut fields = users.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?.split(':').skip(1);
+        Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
+    };
+    ["postgres", "nobody"].into_iter().find_map(numbers).expect("there is somebody who is not root")
+}
+
+fn done(command: &mut Command) {
+    let log = tempfile::tempfile().expect("a temporary file can be made");
+    let error_log: File = log.try_clone().expect("a file can be shared");
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(error_log).status();
+    let status = status.unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+    assert!(status.success(), "{command:?} failed: {}", told(log));
+}
+
+fn told(mut log: File) -> String {
+    use std::io::{Read as _, Seek as _};
+    let mut text = String::new();
+    let _ = log.rewind().and_then(|()| log.read_to_string(&mut text));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Backend, only_on};
+
+    #[test]
+    fn a_server_keeps_what_it_has_through_a_crash_and_is_gone_with_its_owner() {
+        if !only_on(Backend::Postgres) {
+            return;
+        }
+        let server = Server::start();
+        let url = server.create_database();
+        let name = url.rsplit('/').next().unwrap_or_default();
+        server.sql(name, "CREATE TABLE kept AS SELECT 42 AS number");
+        server.crash();
+        server.start_again();
+        assert_eq!(server.sql(name, "SELECT number FROM kept"), "42");
+        let folder = server.folder.clone();
+        drop(server);
+        assert!(!folder.exists());
+    }
+}
