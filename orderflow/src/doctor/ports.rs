@@ -5,6 +5,8 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 
+use service_kit::db::redacted;
+
 use super::Finding;
 use crate::dashboard::{self, Listen};
 use crate::part::Part;
@@ -133,7 +135,10 @@ fn described(pid: u32, words: &[String]) -> String {
     match folder.filter(|_| words.iter().any(|word| word == "--exit-with-parent")) {
         Some(folder) => format!("process {pid}, a part of the stack on `{}`,", folder.display()),
         None => {
-            let command: String = words.join(" ").trim().chars().take(COMMAND_CHARS_MAX).collect();
+            // A URL may hold a password.
+            let told = |word: &String| if word.contains("://") { redacted(word) } else { word.clone() };
+            let command = words.iter().map(told).collect::<Vec<_>>().join(" ");
+            let command: String = command.trim().chars().take(COMMAND_CHARS_MAX).collect();
             format!("process {pid} (`{command}`)")
         }
     }
@@ -228,5 +233,8 @@ mod tests {
         let broker = words("orderflow --exit-with-parent broker serve --data-dir /data/of/broker");
         assert_eq!(described(7, &broker), "process 7, a part of the stack on `/data/of`,");
         assert_eq!(described(7, &words("python3 -m http.server")), "process 7 (`python3 -m http.server`)");
+        let service = words("order-service --database-url postgres://ada:secret@db/orders");
+        let told = described(7, &service);
+        assert_eq!(told, "process 7 (`order-service --database-url postgres://ada@db/orders`)");
     }
 }

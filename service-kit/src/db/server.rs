@@ -74,6 +74,8 @@ impl Server {
             Problem::Statement(source) => fail(source),
             Problem::Unfit(reason) => Error::Server { url: name.clone(), reason },
         })?;
+        // Only now is it known that the server has these settings.
+        apply(&mut connection, first_settings()).await.map_err(fail)?;
         schema::migrate(&mut connection, migrations, schema::Dialect::Postgres).await?;
         drop(connection.close().await);
         Ok(server)
@@ -98,7 +100,9 @@ impl Server {
     pub(super) async fn connect(&self, settings: &str) -> Result<AnyConnection, sqlx::Error> {
         within(CONNECT_MS_MAX, async {
             let mut connection = AnyConnection::connect_with(&self.options).await?;
-            apply(&mut connection, settings.to_owned()).await?;
+            if !settings.is_empty() {
+                apply(&mut connection, settings.to_owned()).await?;
+            }
             Ok(connection)
         })
         .await
@@ -109,7 +113,7 @@ impl Server {
         let until = Instant::now() + Duration::from_millis(OPEN_MS_MAX);
         let mut told = false;
         loop {
-            let error = match self.connect(&first_settings()).await {
+            let error = match self.connect("").await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => error,
             };

@@ -202,7 +202,9 @@ impl Relay {
             return;
         }
         self.count_at = Instant::now() + Duration::from_millis(COUNT_MS);
-        let counted = sqlx::query_scalar("SELECT COUNT(*) FROM outbox").fetch_one(self.database.reads()).await;
+        let count =
+            async { Ok(sqlx::query_scalar("SELECT COUNT(*) FROM outbox").fetch_one(self.database.reads()).await?) };
+        let counted = self.database.judged(count).await;
         // A database that fails here fails the next round as well, and is judged there.
         if let Ok(events) = counted {
             metrics::waiting(events);
