@@ -14,6 +14,7 @@ COPY orderflow/Cargo.toml orderflow/
 COPY payment-service/Cargo.toml payment-service/
 COPY proto/Cargo.toml proto/
 COPY service-kit/Cargo.toml service-kit/
+COPY test-database/Cargo.toml test-database/
 RUN for crate in $(dirname $(find . -mindepth 2 -name Cargo.toml)); do \
         mkdir "$crate/src" && touch "$crate/src/lib.rs" && echo 'fn main() {}' > "$crate/src/main.rs"; \
     done \
