@@ -282,12 +282,12 @@ async fn a_process_that_starts_waits_for_a_server_that_starts_as_well() {
     let url = server.create_database();
     server.crash();
     let opening = tokio::spawn(async move { Database::open(&url, &MIGRATIONS).await });
-    tokio::task::spawn_blocking(move || {
+    let start = tokio::task::spawn_blocking(move || {
         server.start_again();
         server
-    })
-    .await
-    .unwrap();
+    });
+    // It ends when it is dropped.
+    let _server = start.await.unwrap();
     opening.await.unwrap().unwrap();
 }
 
