@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use crate::engine::replicated::NAME_DEFAULT;
+pub use crate::engine::replicated::{EngineAddress, EngineName, Replicas};
 use broker_log::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 
 /// Journal bytes after which a checkpoint is written, unless the configuration says otherwise.
@@ -22,6 +24,22 @@ pub struct Config {
     /// Directory that holds the journal; made when it is missing. One broker at a time.
     #[arg(long, env = "BROKER_DATA_DIR", default_value = "broker-data")]
     pub data_dir: PathBuf,
+
+    /// NATS servers whose JetStream keeps the journal, as `nats://host1:4222,host2:4222`. Without it the data directory does.
+    #[arg(long, env = "BROKER_ENGINE", value_name = "URL")]
+    pub engine: Option<EngineAddress>,
+
+    /// Name of the journal in the NATS cluster; brokers with the same name share it.
+    #[arg(long, env = "BROKER_ENGINE_NAME", default_value = NAME_DEFAULT, requires = "engine")]
+    pub engine_name: EngineName,
+
+    /// Servers of the NATS cluster that keep the journal: 1, 3 or 5. Three unless it is said, one if there is no cluster.
+    #[arg(long, env = "BROKER_ENGINE_REPLICAS", requires = "engine")]
+    pub engine_replicas: Option<Replicas>,
+
+    /// Host and port at which the other brokers on the same journal reach this one; where it listens unless it is said.
+    #[arg(long, env = "BROKER_ADVERTISE", value_name = "HOST:PORT", requires = "engine")]
+    pub advertise: Option<String>,
 
     /// JSON file with the topics and subscriptions to create at the start.
     #[arg(long, env = "BROKER_TOPOLOGY")]
@@ -72,6 +90,10 @@ impl Config {
         Self {
             listen,
             data_dir,
+            engine: None,
+            engine_name: EngineName::default(),
+            engine_replicas: None,
+            advertise: None,
             topology: None,
             metrics_listen: None,
             checkpoint_bytes: CHECKPOINT_BYTES_DEFAULT,

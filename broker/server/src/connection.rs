@@ -15,6 +15,8 @@ use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
+use crate::front::Upstream;
+
 /// The most connections at a time.
 pub(crate) const CONNECTIONS_MAX: usize = 10_000;
 /// How long no connection is accepted after one could not be.
@@ -34,6 +36,8 @@ pub(crate) struct Connection {
 pub(crate) struct ConnectionInfo {
     /// Cancelled once nothing can come from the peer any more.
     pub(crate) lost: CancellationToken,
+    /// The connection to the broker that owns the journal, if this one only forwards; it ends with this one.
+    pub(crate) upstream: Upstream,
 }
 
 /// The connections that arrive at the listener. One that comes while there are `connections_max` is closed at once.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use crate::cli::CommandError;
-use crate::engine::embedded::Failure;
+use crate::engine::{embedded, replicated};
 
 /// Why a broker does not start, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +59,14 @@ pub enum Error {
     Signal(std::io::Error),
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
+impl From<embedded::Failure> for Error {
+    fn from(failure: embedded::Failure) -> Self {
+        Self::Engine(Box::new(failure))
+    }
+}
+
+impl From<replicated::Failure> for Error {
+    fn from(failure: replicated::Failure) -> Self {
         Self::Engine(Box::new(failure))
     }
 }

@@ -9,6 +9,7 @@ mod connection;
 mod edge;
 mod engine;
 mod error;
+mod front;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -26,6 +27,6 @@ pub mod benching {
 }
 
 pub use cli::{Command, CommandError, LogFormat, Shell};
-pub use config::{CHECKPOINT_BYTES_DEFAULT, CHECKPOINT_BYTES_MIN, Config, Verify};
+pub use config::{CHECKPOINT_BYTES_DEFAULT, CHECKPOINT_BYTES_MIN, Config, EngineAddress, EngineName, Replicas, Verify};
 pub use error::Error;
 pub use server::Broker;

@@ -21,7 +21,7 @@ pub(crate) use iam::Iam;
 pub(crate) use inspect::Inspector;
 pub(crate) use parse::REQUEST_BYTES_MAX;
 pub(crate) use publisher::Publisher;
-pub(crate) use rest::with_rest;
+pub(crate) use rest::{refusal, with_rest};
 pub(crate) use schema::Schemas;
 pub(crate) use settings::{subscription_config, topic_config};
 pub(crate) use status::Invalid;

@@ -55,7 +55,7 @@ impl From<Invalid> for Status {
 }
 
 /// The answer to what is still open when the broker stops.
-pub(super) fn stopping() -> Status {
+pub(crate) fn stopping() -> Status {
     engine::Error::Unavailable.into()
 }
 

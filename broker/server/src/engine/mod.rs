@@ -5,6 +5,7 @@
 
 pub(crate) mod embedded;
 mod inspect;
+pub(crate) mod replicated;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
+use crate::engine;
+
 /// Nothing that a test waits for takes longer, unless it does not happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -48,7 +50,9 @@ pub(crate) struct Stream {
 }
 
 pub(crate) fn config(dir: &Path) -> Config {
-    Config::new(dir.to_owned(), "127.0.0.1:0".parse().unwrap())
+    let mut config = Config::new(dir.to_owned(), "127.0.0.1:0".parse().unwrap());
+    engine::configure(&mut config);
+    config
 }
 
 impl TestBroker {
@@ -63,12 +67,24 @@ impl TestBroker {
     async fn start_in(dir: TempDir, adjust: impl FnOnce(&mut Config)) -> Self {
         let mut config = config(dir.path());
         adjust(&mut config);
+        engine::configure(&mut config);
         let broker = Broker::open(config).await.unwrap();
         let url = format!("http://{}", broker.address());
         let metrics = broker.metrics_address();
         let stop = CancellationToken::new();
         let running = tokio::spawn(broker.run(stop.clone()));
-        Self { dir, url, metrics, stop, running }
+        let broker = Self { dir, url, metrics, stop, running };
+        broker.until_it_serves().await;
+        broker
+    }
+
+    /// A broker on a shared journal serves once it owns the journal.
+    async fn until_it_serves(&self) {
+        let begun = Instant::now();
+        let mut inspector = self.client().await.inspector;
+        while let Err(status) = inspector.get_stats(GetStatsRequest::default()).await {
+            assert!(begun.elapsed() < PATIENCE, "it does not serve: {status}");
+        }
     }
 
     /// A broker with [`TOPIC`] and a [`SUBSCRIPTION`] with every setting at its default, and a client of it.

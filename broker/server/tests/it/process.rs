@@ -5,12 +5,18 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
+use crate::engine;
 use crate::harness::{Client, PATIENCE, SUBSCRIPTION, TOPIC, texts};
+
+/// What the log says before the address of a broker that serves.
+const SERVES: &str = "The broker serves. address=";
+/// The same for one that will own the journal or forward to its owner.
+pub(crate) const JOINED: &str = "The broker has joined its cluster. address=";
 
 /// A broker in a process of its own, which ends with this value.
 pub(crate) struct BrokerProcess {
@@ -29,6 +35,8 @@ pub(crate) fn broker(arguments: &[&str]) -> Command {
 /// The command that serves a directory.
 pub(crate) fn serve(dir: &Path, listen: &str, more: &[&str]) -> Command {
     let mut arguments = vec!["serve", "--listen", listen, "--data-dir", dir.to_str().unwrap()];
+    let flags = engine::flags(dir);
+    arguments.extend(flags.iter().map(String::as_str));
     arguments.extend(more);
     broker(&arguments)
 }
@@ -46,10 +54,11 @@ impl BrokerProcess {
     }
 
     pub(crate) fn start_with(dir: &Path, listen: &str, more: &[&str]) -> Self {
-        Self::spawn(serve(dir, listen, more))
+        Self::spawn(serve(dir, listen, more), SERVES)
     }
 
-    fn spawn(mut command: Command) -> Self {
+    /// Starts a broker and waits until its log says where it is.
+    pub(crate) fn spawn(mut command: Command, says: &'static str) -> Self {
         command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
@@ -59,7 +68,7 @@ impl BrokerProcess {
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 eprintln!("{line}");
-                if let Some((_, address)) = line.split_once("The broker serves. address=") {
+                if let Some((_, address)) = line.split_once(says) {
                     found.send(address.trim().parse().unwrap()).ok();
                 }
                 log_line.send(line).ok();
@@ -79,13 +88,29 @@ impl BrokerProcess {
 
     /// Waits until the log says something.
     pub(crate) fn until_logged(&self, text: &str) {
+        self.until_logged_within(text, PATIENCE);
+    }
+
+    pub(crate) fn until_logged_within(&self, text: &str, patience: Duration) {
         let begun = Instant::now();
         loop {
-            let line = self.log.recv_timeout(PATIENCE).expect("the broker goes on");
+            let line = self.log.recv_timeout(patience).expect("the broker goes on");
             if line.contains(text) {
                 return;
             }
-            assert!(begun.elapsed() < PATIENCE, "it never says `{text}`");
+            assert!(begun.elapsed() < patience, "it never says `{text}`");
+        }
+    }
+
+    /// Waits until it ends by itself; answers the exit code.
+    pub(crate) fn wait(mut self) -> Option<i32> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(begun.elapsed() < PATIENCE, "the broker does not end");
+            std::thread::yield_now();
         }
     }
 
@@ -137,9 +162,15 @@ async fn sigterm_ends_the_process_with_success_and_a_restart_finds_everything() 
 async fn a_second_broker_on_the_same_directory_is_refused_and_the_first_goes_on() {
     let dir = TempDir::new().unwrap();
     let first = BrokerProcess::start(dir.path(), "127.0.0.1:0");
-    let (second, errors) = output(&["serve", "--listen", "127.0.0.1:0", "--data-dir", dir.path().to_str().unwrap()]);
+    let second = serve(dir.path(), "127.0.0.1:0", &[]).output().unwrap();
+    let errors = String::from_utf8(second.stderr).unwrap();
     assert!(!second.status.success());
-    assert!(errors.contains("BROKER_DATA_DIR) is in use by another broker"), "{errors}");
+    let expected = if engine::is_replicated() {
+        "can't hold the copy of the journal"
+    } else {
+        "BROKER_DATA_DIR) is in use by another broker"
+    };
+    assert!(errors.contains(expected), "{errors}");
     Client::connect(&first.url()).await.create_topic(TOPIC).await;
 }
 
@@ -194,10 +225,21 @@ async fn a_damaged_journal_refuses_to_start_and_says_where() {
         client.publish_texts(&[&"x".repeat(1_000)]).await;
     }
     broker.kill();
-    let name = damage_second_segment(dir.path());
+    let name = damage_second_segment(&engine::journal_dir(dir.path()));
+    if engine::is_replicated() {
+        return everything_is_there(dir.path()).await;
+    }
     let (refused, errors) = output(&["serve", "--listen", "127.0.0.1:0", "--data-dir", dir.path().to_str().unwrap()]);
     assert!(!refused.status.success());
     assert!(errors.contains(&name) && errors.contains("offset"), "{errors}");
+}
+
+/// What a cluster keeps does not suffer from a copy that is damaged.
+async fn everything_is_there(dir: &Path) {
+    let broker = BrokerProcess::start(dir, "127.0.0.1:0");
+    let client = Client::connect(&broker.url()).await;
+    assert_eq!(client.pull_all(20).await.len(), 20);
+    assert_eq!(broker.terminate(), Some(0));
 }
 
 /// Flips a bit in a message, and answers the file's name.
@@ -216,7 +258,8 @@ fn damage_second_segment(dir: &Path) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_before_the_checkpoint_ends_a_broker_that_serves_and_then_refuses_its_start() {
     let dir = TempDir::new().unwrap();
-    let data_dir = dir.path().to_str().unwrap();
+    let journal_dir = engine::journal_dir(dir.path());
+    let data_dir = journal_dir.to_str().unwrap();
     let small = ["--segment-bytes", "4096"];
     let broker = BrokerProcess::start_with(dir.path(), "127.0.0.1:0", &small);
     let client = Client::connect(&broker.url()).await;
@@ -229,10 +272,13 @@ async fn damage_before_the_checkpoint_ends_a_broker_that_serves_and_then_refuses
     assert_eq!(broker.terminate(), Some(0));
     let (sound, errors) = output(&["check", "--data-dir", data_dir]);
     assert!(sound.status.success(), "{errors}");
-    let name = damage_second_segment(dir.path());
+    let name = damage_second_segment(&journal_dir);
     let (unsound, errors) = output(&["check", "--data-dir", data_dir]);
     assert!(!unsound.status.success() && errors.contains(&name), "{errors}");
 
+    if engine::is_replicated() {
+        return everything_is_there(dir.path()).await;
+    }
     let mut broker = BrokerProcess::start_with(dir.path(), "127.0.0.1:0", &small);
     assert_eq!(broker.child.wait().unwrap().code(), Some(1));
     let log = broker.log.iter().collect::<Vec<_>>().join("\n");
@@ -284,10 +330,11 @@ async fn space_is_given_back_also_when_one_message_is_never_acked() {
 async fn a_failed_write_ends_the_process_with_the_reason_and_loses_nothing_that_was_confirmed() {
     let dir = TempDir::new().unwrap();
     // The shell forbids files beyond 64 blocks of 512 bytes, and lets a write there fail instead of kill.
-    let script = "trap '' XFSZ; ulimit -f 64; exec \"$0\" serve --listen 127.0.0.1:0 --data-dir \"$1\"";
+    let script = "trap '' XFSZ; ulimit -f 64; exec \"$0\" serve --listen 127.0.0.1:0 --data-dir \"$@\"";
     let mut command = Command::new("sh");
     command.args(["-c", script, env!("CARGO_BIN_EXE_broker"), dir.path().to_str().unwrap()]);
-    let mut broker = BrokerProcess::spawn(command);
+    command.args(engine::flags(dir.path()));
+    let mut broker = BrokerProcess::spawn(command, SERVES);
     let client = Client::connect(&broker.url()).await;
     client.create_topic(TOPIC).await;
     client.create_subscription(SUBSCRIPTION, TOPIC).await;

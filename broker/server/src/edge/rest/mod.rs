@@ -38,6 +38,11 @@ pub(crate) fn with_rest(routes: Routes) -> Result<Routes, prost_reflect::Descrip
     Ok(router.fallback(move |request: Request| rest.clone().answer(request)).into())
 }
 
+/// A refusal of a request of either kind, as its client expects one.
+pub(crate) fn refusal(request_headers: &HeaderMap, status: Status) -> Response {
+    if is_grpc(request_headers) { status.into_http::<Body>().into_response() } else { problem::response(&status) }
+}
+
 #[derive(Clone, Debug)]
 struct Rest {
     pool: DescriptorPool,

@@ -4,11 +4,12 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use broker_core::{Broker, Seq, TopicId};
-use broker_log::{Key, Reader, SegmentInfo};
+use broker_log::{Key, SegmentInfo};
 
 use super::codec::{Payload, Stored, encode_carried};
 use super::failure::Failure;
 use super::fetch::stored;
+use super::store::Reader;
 
 /// A segment is nearly dead when at most this many percent of its bytes are alive.
 const LIVE_PERCENT_MAX: u64 = 10;

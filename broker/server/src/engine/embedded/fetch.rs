@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use broker_core::{Delivery, Meta, Seq, Time, TopicId};
-use broker_log::{Disk, Found, Reader};
+use broker_log::{Disk, Found};
 use bytes::Bytes;
 
 use super::codec::{Stored, body_of, decode_messages, key_of, message_of};
 use super::dead_letter::Provenance;
 use super::failure::Failure;
+use super::store::Reader;
 use crate::engine::Message;
 
 /// Two numbers at most this far apart are fetched by one scan; the messages between them are read for nothing.
@@ -38,7 +39,7 @@ pub(super) struct Forward {
 
 impl Load {
     /// What is in the journal from the first message on, and the number after the last one that was looked at.
-    pub(super) fn run<D: Disk>(&self, reader: &Reader<D>) -> Result<(Vec<(Seq, Meta)>, Seq), Failure> {
+    pub(super) fn run<D: Disk>(&self, reader: &broker_log::Reader<D>) -> Result<(Vec<(Seq, Meta)>, Seq), Failure> {
         let mut metas = Vec::new();
         let mut next = self.from;
         loop {
@@ -93,7 +94,7 @@ pub(super) struct Fetched {
 
 /// The messages of deliveries from one topic, in the order of the deliveries; none stands for one that isn't there.
 pub(super) fn fetch<D: Disk>(
-    reader: &Reader<D>,
+    reader: &broker_log::Reader<D>,
     topic: TopicId,
     deliveries: &[Delivery],
 ) -> Result<Vec<Option<Fetched>>, Failure> {

@@ -19,6 +19,7 @@ mod place;
 mod power;
 mod pull;
 mod scrub;
+mod store;
 mod task;
 mod topology;
 mod upkeep;
@@ -33,7 +34,6 @@ use broker_core::{
     ProjectName, ResourceName, Seq, SnapshotName, SubscriptionConfig, SubscriptionName, Time, TopicConfig, TopicId,
     TopicName,
 };
-use broker_log::Reader;
 use fail_points::Point;
 use tokio::sync::mpsc::{Sender, UnboundedSender, unbounded_channel};
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -43,6 +43,8 @@ pub(crate) use failure::Failure;
 use inspect::Figures;
 use leases::{Attached, Attachment, EmbeddedLeases, lease_of};
 pub(crate) use open::{Options, Running, check, open};
+use store::Reader;
+pub(crate) use store::{Change, Mirror};
 use task::{Act, Command, Consumer, Event, Signal, State};
 use topology::subscription_of;
 use writer::Release;

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::thread;
 
 use broker_core::{Limits, Output, Recovery, Time};
-use broker_log::{CHECKPOINT_BYTES_MAX, Checked, Disk, Journal, OsDisk, SEGMENT_BYTES_DEFAULT, Verify};
+use broker_log::{CHECKPOINT_BYTES_MAX, Checked, Disk, OsDisk, SEGMENT_BYTES_DEFAULT, Verify};
 use tokio::sync::mpsc::{channel, unbounded_channel};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -20,6 +20,7 @@ use super::codec;
 use super::failure::Failure;
 use super::fetch::published_at;
 use super::inspect::Figures;
+use super::store::{Journal, Mirror, Store};
 use super::task::{State, Task};
 use super::writer::{Batch, Writer};
 use super::{Embedded, QUEUE_BYTES_MAX, QUEUE_COMMANDS_MAX, scrub, upkeep};
@@ -37,6 +38,8 @@ pub(crate) struct Options {
     pub(crate) verify: Verify,
     /// The largest checkpoint that is written.
     pub(crate) checkpoint_bytes_max: u64,
+    /// Who keeps a copy of the directory, and says what is durable.
+    pub(crate) mirror: Option<Arc<dyn Mirror>>,
 }
 
 impl Options {
@@ -48,6 +51,7 @@ impl Options {
             segment_bytes: SEGMENT_BYTES_DEFAULT,
             verify: Verify::SinceCheckpoint,
             checkpoint_bytes_max: CHECKPOINT_BYTES_MAX,
+            mirror: None,
         }
     }
 }
@@ -109,11 +113,12 @@ struct Recovered {
 }
 
 fn recover(options: Options) -> Result<Recovered, Failure> {
-    let Options { dir, segment_bytes: segment_bytes_max, verify, checkpoint_bytes_max, .. } = options;
+    let Options { dir, segment_bytes: segment_bytes_max, verify, checkpoint_bytes_max, mirror, .. } = options;
     let begun = Instant::now();
     let disk = OsDisk::new(&dir).map_err(|source| Failure::Directory { dir: dir.clone(), source })?;
     let config = broker_log::Config { segment_bytes_max, verify, checkpoint_bytes_max };
-    let (journal, recovered) = Journal::open(disk, config).map_err(|error| journal_failure(error, &dir))?;
+    let (journal, recovered) =
+        Journal::open(Store::new(disk, mirror), config).map_err(|error| journal_failure(error, &dir))?;
     if let Some(cut) = &recovered.cut {
         let broker_log::Cut { file, offset, bytes } = cut;
         tracing::warn!(file, offset, bytes, "Cut a torn tail: bytes that were written and never confirmed.");
@@ -136,7 +141,7 @@ fn recover(options: Options) -> Result<Recovered, Failure> {
 
 /// The state that a journal holds, and how many records came after its checkpoint.
 pub(super) fn restore<D: Disk>(
-    journal: &Journal<D>,
+    journal: &broker_log::Journal<D>,
     recovered: &broker_log::Recovered,
 ) -> Result<(Recovery, u64), Failure> {
     let mut recovery = match &recovered.checkpoint {

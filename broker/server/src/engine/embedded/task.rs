@@ -11,7 +11,6 @@ use std::sync::mpsc::SyncSender;
 use broker_core::{
     AckRef, ConsumerId, Delivery, Effect, Meta, Output, Record, Seq, SubscriptionId, SubscriptionName, Time, TopicId,
 };
-use broker_log::Reader;
 use fail_points::Fault;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
@@ -26,6 +25,7 @@ use super::dead_letter::Provenance;
 use super::failure::Failure;
 use super::fetch::{Forward, Load};
 use super::leases::closed;
+use super::store::Reader;
 use super::writer::{Batch, Checkpoint, Done, Release};
 use crate::engine::Error;
 

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use broker_core::{Cut, Retained, Seq, Time, TopicId};
-use broker_log::Reader;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::Embedded;
 use super::failure::Failure;
 use super::fetch::{first_since, published_at};
+use super::store::Reader;
 use super::task::State;
 use crate::engine::Error;
 

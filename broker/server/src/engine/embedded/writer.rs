@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
-use broker_log::{Disk, Entry, FRAME_HEADER_BYTES, Journal, Key, OsDisk, SegmentInfo};
+use broker_log::{Disk, Entry, FRAME_HEADER_BYTES, Journal, Key, SegmentInfo};
 use fail_points::Point;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
@@ -14,6 +14,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::codec::Payload;
 use super::failure::Failure;
 use super::inspect::Figures;
+use super::store::Store;
 
 /// What happens once everything before it is durable. It must not block.
 pub(super) type Release = Box<dyn FnOnce() + Send>;
@@ -50,7 +51,7 @@ pub(super) struct Written {
 }
 
 /// The writer thread's side.
-pub(super) struct Writer<D: Disk = OsDisk> {
+pub(super) struct Writer<D: Disk = Store> {
     pub(super) journal: Journal<D>,
     pub(super) figures: Arc<Figures>,
 }

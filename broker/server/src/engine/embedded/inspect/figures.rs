@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use broker_core::{Broker, Seq, SubscriptionId, Time, TopicId};
-use broker_log::{Disk, Journal, Reader};
+use broker_log::{Disk, Journal};
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::super::Embedded;
 use super::super::failure::Failure;
 use super::super::fetch::published_at;
+use super::super::store::Reader;
 use super::super::task::State;
 use super::super::topology::subscription_of;
 use crate::engine::{Error, JournalStats, Stats, SubscriptionStats, TopicStats};

@@ -7,12 +7,12 @@ mod redrive;
 pub(super) use figures::Figures;
 
 use broker_core::{Seq, TopicId};
-use broker_log::Reader;
 use bytes::Bytes;
 
 use super::codec::Stored;
 use super::failure::Failure;
 use super::fetch::stored;
+use super::store::Reader;
 use super::{MESSAGE_ID_SEQ_BITS, MessageId};
 
 /// The number that a message has in a topic; none if its id is not of that topic.

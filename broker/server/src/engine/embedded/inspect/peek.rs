@@ -1,10 +1,10 @@
 //! A look at a backlog that takes nothing from it.
 
 use broker_core::{Peeked as Shown, Seq, SubscriptionName, TopicId};
-use broker_log::Reader;
 
 use super::super::codec::message_of;
 use super::super::failure::Failure;
+use super::super::store::Reader;
 use super::super::task::State;
 use super::super::{Embedded, message_id};
 use super::{Bodies, seq_of};

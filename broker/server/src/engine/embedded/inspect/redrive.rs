@@ -1,7 +1,6 @@
 //! Dead letters go back to where they came from.
 
 use broker_core::{DeadLetter, Meta, RedriveOutcome, Seq, SubscriptionName, TopicId};
-use broker_log::Reader;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
@@ -9,6 +8,7 @@ use super::super::codec::{body_of, message_of};
 use super::super::dead_letter::take_source;
 use super::super::failure::Failure;
 use super::super::fetch::meta_of;
+use super::super::store::Reader;
 use super::super::task::State;
 use super::super::{Embedded, command, message_id};
 use super::{Bodies, seq_of};

@@ -1,0 +1,48 @@
+//! What keeps a front from starting, or ends it.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::engine::embedded;
+
+/// What keeps a front from starting, or ends it. The journal is safe in the cluster; another front goes on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// No server of the cluster can be reached.
+    #[error("no NATS server (--engine, BROKER_ENGINE) can be reached: {0}")]
+    Connect(async_nats::ConnectError),
+    /// The server is too old.
+    #[error("NATS server `{server}` has version {version}; {needed} or newer is needed")]
+    Version { server: String, version: String, needed: &'static str },
+    /// The server has JetStream turned off.
+    #[error("NATS server `{0}` has JetStream turned off; start it with `jetstream {{}}` in its configuration")]
+    NoJetStream(String),
+    /// There are not enough servers for the replicas.
+    #[error("the cluster can't keep {replicas} replicas (--engine-replicas, BROKER_ENGINE_REPLICAS): {why}")]
+    Replicas { replicas: usize, why: String },
+    /// Something in the cluster is not set as it has to be.
+    #[error("`{what}` in the cluster has {setting} {found} instead of {wanted}, so the journal would not be safe")]
+    Setting { what: String, setting: &'static str, found: String, wanted: String },
+    /// A request to the cluster failed.
+    #[error("the cluster did not {what}: {why}")]
+    Request { what: &'static str, why: String },
+    /// The address for the other fronts is missing.
+    #[error("other brokers can't reach `{0}`; name a host and port that they can (--advertise, BROKER_ADVERTISE)")]
+    Advertise(String),
+    /// The directory can't be used.
+    #[error("directory `{}` can't hold the copy of the journal: {source}", dir.display())]
+    Directory { dir: PathBuf, source: io::Error },
+    /// A change in the stream makes no sense.
+    #[error("change {sequence} in the stream can't be understood: {why}")]
+    Change { sequence: u64, why: &'static str },
+    /// The claim could not be renewed in time, or another front has it.
+    #[error("the ownership of the journal was lost: {0}")]
+    Lost(String),
+    /// The cluster confirmed nothing for too long.
+    #[error("the cluster confirmed no change for {} s: {why}", waited.as_secs())]
+    Unconfirmed { waited: Duration, why: String },
+    /// The engine can't start.
+    #[error(transparent)]
+    Engine(#[from] embedded::Failure),
+}

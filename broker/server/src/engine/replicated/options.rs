@@ -1,0 +1,147 @@
+//! What a front is told at its start.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::engine::embedded;
+
+/// The name of an engine, unless the configuration says otherwise.
+pub(crate) const NAME_DEFAULT: &str = "main";
+/// The longest name of an engine, in characters.
+const NAME_CHARS_MAX: usize = 32;
+/// The most copies that JetStream keeps of a stream.
+const REPLICAS_MAX: usize = 5;
+/// What an address of a NATS server begins with.
+const SCHEMES: [&str; 2] = ["nats://", "tls://"];
+
+/// Servers of one NATS cluster, as `nats://host1:4222,host2:4222`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EngineAddress(Vec<async_nats::ServerAddr>);
+
+/// Names a journal in its cluster; brokers with the same name share it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineName(String);
+
+/// How many servers keep the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replicas(pub(super) usize);
+
+/// What a front is told at its start.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) servers: EngineAddress,
+    pub(crate) name: EngineName,
+    /// None leaves it to the cluster: 3, or 1 when a server stands alone.
+    pub(crate) replicas: Option<Replicas>,
+    /// Where the other fronts reach this one, as `host:port`.
+    pub(crate) advertise: String,
+    /// How the engine runs; the directory is where the copy is kept.
+    pub(crate) engine: embedded::Options,
+}
+
+impl EngineAddress {
+    pub(super) fn servers(&self) -> &[async_nats::ServerAddr] {
+        &self.0
+    }
+}
+
+impl Default for EngineName {
+    fn default() -> Self {
+        Self(NAME_DEFAULT.to_owned())
+    }
+}
+
+impl EngineName {
+    /// The stream that holds the journal.
+    pub(super) fn stream(&self) -> String {
+        format!("orderflow-{}", self.0)
+    }
+
+    /// The bucket that says who owns it.
+    pub(super) fn bucket(&self) -> String {
+        format!("orderflow-{}-owner", self.0)
+    }
+
+    /// What the subjects of the stream begin with.
+    pub(super) fn subjects(&self) -> String {
+        format!("orderflow.{}.", self.0)
+    }
+}
+
+impl Options {
+    /// The directory of the copy. It has its own place, since it is emptied at the start.
+    pub(super) fn dir(&self) -> PathBuf {
+        self.engine.dir.join(format!("copy-{}", self.name.0))
+    }
+}
+
+impl FromStr for EngineAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let scheme = SCHEMES.iter().find(|scheme| text.starts_with(**scheme));
+        let scheme = scheme.ok_or_else(|| "an engine is named like `nats://host1:4222,host2:4222`".to_owned())?;
+        let server = |host: &str| {
+            let host = host.trim();
+            let url = if host.contains("://") { host.to_owned() } else { format!("{scheme}{host}") };
+            url.parse::<async_nats::ServerAddr>().map_err(|error| format!("`{host}` is no NATS server: {error}"))
+        };
+        text.split(',').map(server).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+// An address may carry a password.
+impl fmt::Debug for EngineAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|server| format!("{}:{}", server.host(), server.port()))).finish()
+    }
+}
+
+impl FromStr for EngineName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        if text.is_empty() || text.len() > NAME_CHARS_MAX || !text.chars().all(is_good) {
+            return Err(format!("a name has 1 to {NAME_CHARS_MAX} of a to z, 0 to 9 and `-`"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl FromStr for Replicas {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(replicas) if (1..=REPLICAS_MAX).contains(&replicas) && replicas % 2 == 1 => Ok(Self(replicas)),
+            _ => Err("it takes 1, 3 or 5 replicas: an even number survives no more".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_is_named_by_its_servers_and_shows_no_password() {
+        let address: EngineAddress = "nats://user:secret@a:4222,b:4223".parse().unwrap();
+        assert_eq!(format!("{address:?}"), r#"["a:4222", "b:4223"]"#);
+        for bad in ["", "a:4222", "http://a", "nats://", "nats://a:x"] {
+            assert!(bad.parse::<EngineAddress>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_and_replicas_are_refused_beyond_their_limits() {
+        assert!("a".repeat(NAME_CHARS_MAX).parse::<EngineName>().is_ok());
+        for bad in ["", "a.b", "a b", "A", "*", &"a".repeat(NAME_CHARS_MAX + 1)] {
+            assert!(bad.parse::<EngineName>().is_err(), "{bad}");
+        }
+        for (text, good) in [("0", false), ("1", true), ("2", false), ("3", true), ("5", true), ("7", false)] {
+            assert_eq!(text.parse::<Replicas>().is_ok(), good, "{text}");
+        }
+    }
+}

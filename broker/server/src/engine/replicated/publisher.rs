@@ -1,0 +1,217 @@
+//! The owner's side of the stream: what the journal changes is published, each message behind the one before.
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID};
+use async_nats::jetstream::context::PublishErrorKind;
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
+
+use super::change::encode;
+use super::cluster::Cluster;
+use super::failure::Failure;
+use crate::engine::embedded::{Change, Mirror};
+
+/// How long the cluster may confirm nothing before the owner gives up. It is less than the stream remembers ids for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it pauses between tries.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Changes are sent when this many bytes have gathered, also when nobody waits for them.
+const GATHERED_BYTES_MAX: usize = 8 << 20;
+/// How many messages are under way at a time.
+const UNDER_WAY_MAX: usize = 64;
+
+/// Publishes the changes of the journal's owner.
+pub(super) struct Publisher {
+    cluster: Cluster,
+    runtime: Handle,
+    files: String,
+    /// Names this ownership in the ids of messages.
+    claim: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The last message that the cluster has confirmed.
+    last: u64,
+    gathered: Vec<Message>,
+    gathered_bytes: usize,
+    /// Files whose messages may be purged once their removal is confirmed.
+    removed: Vec<String>,
+    /// Something was not confirmed. It is never tried again: nobody knows what the cluster has of it.
+    failed: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Message {
+    subject: String,
+    payload: Bytes,
+}
+
+impl Publisher {
+    /// Publishes behind `claim`, the message by which the caller became the owner.
+    pub(super) fn new(cluster: Cluster, claim: u64, runtime: Handle) -> Self {
+        let files = cluster.file_subjects();
+        Self { cluster, runtime, files, claim, state: Mutex::new(State { last: claim, ..Default::default() }) }
+    }
+
+    fn flush_state(&self, state: &mut State) -> io::Result<()> {
+        if state.failed {
+            return Err(io::Error::other("a change was not confirmed before"));
+        }
+        let messages = mem::take(&mut state.gathered);
+        state.gathered_bytes = 0;
+        let id = |sequence: u64| format!("{}.{sequence}", self.claim);
+        let published = publish(&self.cluster, &messages, state.last, PATIENCE, id);
+        match self.runtime.block_on(published) {
+            Ok(last) => state.last = last,
+            Err(failure) => {
+                state.failed = true;
+                return Err(io::Error::other(failure));
+            }
+        }
+        for subject in state.removed.drain(..) {
+            self.runtime.spawn(purge(self.cluster.clone(), subject));
+        }
+        Ok(())
+    }
+}
+
+impl Mirror for Publisher {
+    fn note(&self, file: &str, change: Change<'_>) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let subject = format!("{}{file}", self.files);
+        for payload in encode(change) {
+            state.gathered_bytes += payload.len();
+            state.gathered.push(Message { subject: subject.clone(), payload });
+        }
+        if change == Change::Remove {
+            state.removed.push(subject);
+        }
+        if state.gathered_bytes > GATHERED_BYTES_MAX { self.flush_state(&mut state) } else { Ok(()) }
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.flush_state(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher").field("claim", &self.claim).finish_non_exhaustive()
+    }
+}
+
+/// Says in the stream that there is a new owner, if its last message is still `last`. Answers with the number of the
+/// claim, from which on nobody else's changes are taken; with none when the stream has gone on.
+pub(super) async fn claim(cluster: &Cluster, owner: &str, last: u64) -> Result<Option<u64>, Failure> {
+    let message = Message { subject: cluster.claim_subject(), payload: Bytes::copy_from_slice(owner.as_bytes()) };
+    match publish(cluster, &[message], last, PATIENCE, |sequence| format!("claim.{owner}.{sequence}")).await {
+        Ok(claim) => Ok(Some(claim)),
+        Err(Failure::Lost(_)) => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Publishes messages right behind `last`, all or a prefix of them. What was not confirmed in time is sent again under its
+/// id. Answers with the number of the last one.
+async fn publish(
+    cluster: &Cluster,
+    messages: &[Message],
+    mut last: u64,
+    patience: Duration,
+    id: impl Fn(u64) -> String,
+) -> Result<u64, Failure> {
+    let mut rest = messages;
+    let mut progress = Instant::now();
+    while !rest.is_empty() {
+        match publish_some(cluster, &rest[..rest.len().min(UNDER_WAY_MAX)], last, &id).await {
+            (0, None) => break,
+            (confirmed, outcome) => {
+                if confirmed > 0 {
+                    progress = Instant::now();
+                    last += confirmed as u64;
+                    rest = &rest[confirmed..];
+                }
+                match outcome {
+                    None => {}
+                    Some((PublishErrorKind::WrongLastSequence, why)) if confirmed == 0 => {
+                        match cluster.id_of(last + 1).await {
+                            // It had been stored, and its confirmation was lost.
+                            Some(found) if found == id(last + 1) => {
+                                last += 1;
+                                rest = &rest[1..];
+                            }
+                            Some(_) => return Err(Failure::Lost(why)),
+                            None if progress.elapsed() >= patience => {
+                                return Err(Failure::Unconfirmed { waited: patience, why });
+                            }
+                            None => sleep(PAUSE).await,
+                        }
+                    }
+                    Some((_, why)) if progress.elapsed() >= patience => {
+                        return Err(Failure::Unconfirmed { waited: patience, why });
+                    }
+                    Some((_, why)) => {
+                        tracing::warn!(why, "The cluster has not confirmed a change yet; it is sent again.");
+                        sleep(PAUSE).await;
+                    }
+                }
+            }
+        }
+    }
+    Ok(last)
+}
+
+/// Sends some messages, then waits for their confirmations. Answers how many were confirmed, and why the next one was not.
+async fn publish_some(
+    cluster: &Cluster,
+    messages: &[Message],
+    last: u64,
+    id: impl Fn(u64) -> String,
+) -> (usize, Option<(PublishErrorKind, String)>) {
+    let mut sent = Vec::with_capacity(messages.len());
+    let mut failure = None;
+    for (message, before) in messages.iter().zip(last..) {
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_MESSAGE_ID, id(before + 1));
+        headers.insert(NATS_EXPECTED_LAST_SEQUENCE, before.to_string());
+        let Message { subject, payload } = message.clone();
+        match cluster.context.publish_with_headers(subject, headers, payload).await {
+            Ok(confirmation) => sent.push(confirmation),
+            Err(error) => {
+                failure = Some((error.kind(), error.to_string()));
+                break;
+            }
+        }
+    }
+    for (confirmed, (confirmation, before)) in sent.into_iter().zip(last..).enumerate() {
+        match confirmation.await {
+            Ok(ack) if ack.sequence == before + 1 => {}
+            Ok(ack) => {
+                let why = format!("change {} was stored as {}", before + 1, ack.sequence);
+                return (confirmed, Some((PublishErrorKind::WrongLastSequence, why)));
+            }
+            Err(error) => return (confirmed, Some((error.kind(), error.to_string()))),
+        }
+    }
+    let confirmed = messages.len();
+    match failure {
+        None => (confirmed, None),
+        // What was sent before it was confirmed above; it is only not counted, and sent again under its ids.
+        Some(failure) => (0, Some(failure)),
+    }
+}
+
+async fn purge(cluster: Cluster, subject: String) {
+    if let Err(error) = cluster.purge(&subject).await {
+        tracing::warn!(%error, subject, "The next owner tries again.");
+    }
+}

@@ -1,0 +1,167 @@
+//! Several brokers on one journal: any of them answers, and each of them may die.
+
+use std::process::Command;
+use std::time::Instant;
+
+use orderflow_proto::google::pubsub::v1 as pb;
+use tempfile::TempDir;
+use tonic::Code;
+
+use crate::engine::{NatsCluster, NatsServer};
+use crate::harness::{Client, PATIENCE, SUBSCRIPTION, TOPIC, ack_ids, first_request, message, texts};
+use crate::process::{BrokerProcess, JOINED, broker};
+
+/// How long a takeover may take: the claim of an owner that is silent has to run out first.
+const TAKEOVER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// A broker on a journal, with a directory of its own.
+struct Front {
+    process: BrokerProcess,
+    _dir: TempDir,
+}
+
+impl Front {
+    fn join(url: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        let data_dir = dir.path().to_str().unwrap();
+        let command = broker(&["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir, "--engine", url]);
+        Self { process: BrokerProcess::spawn(command, JOINED), _dir: dir }
+    }
+
+    /// A client, once there is an owner that answers it.
+    async fn client(&self) -> Client {
+        let client = Client::connect(&self.process.url()).await;
+        let begun = Instant::now();
+        let list = pb::ListTopicsRequest { project: "projects/p".to_owned(), ..Default::default() };
+        while let Err(status) = client.publisher.clone().list_topics(list.clone()).await {
+            assert!(begun.elapsed() < TAKEOVER_PATIENCE, "nobody answers: {status}");
+            assert_eq!(status.code(), Code::Unavailable, "{status}");
+        }
+        client
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+}
+
+async fn create(client: &Client) {
+    client.create_topic(TOPIC).await;
+    let subscription = pb::Subscription {
+        name: SUBSCRIPTION.to_owned(),
+        topic: TOPIC.to_owned(),
+        ack_deadline_seconds: 600,
+        enable_exactly_once_delivery: true,
+        ..Default::default()
+    };
+    client.create(subscription).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_front_acks_what_another_one_delivered_and_a_kill_of_the_owner_loses_nothing() {
+    let nats = NatsServer::start();
+    let first = Front::join(&nats.url);
+    let owner = first.client().await;
+    let second = Front::join(&nats.url);
+    let client = second.client().await;
+    create(&client).await;
+    client.publish_texts(&["a", "b", "c"]).await;
+    let received = owner.pull_all(3).await;
+    assert_eq!(texts(&received), ["a", "b", "c"]);
+    client.ack(vec![received[1].ack_id.clone()]).await.unwrap();
+    assert_eq!(owner.stats(SUBSCRIPTION).await.backlog_messages, 2);
+
+    first.process.kill();
+    let client = second.client().await;
+    let again = client.pull_all(2).await;
+    assert_eq!(texts(&again), ["a", "c"]);
+    // A lease of the owner before stands no more, and an ack of one that stands is confirmed.
+    let stale = client.ack(vec![received[0].ack_id.clone()]).await.unwrap_err();
+    assert_eq!(stale.code(), Code::FailedPrecondition, "{stale}");
+    client.ack(ack_ids(&again)).await.unwrap();
+    assert_eq!(client.stats(SUBSCRIPTION).await.backlog_messages, 0);
+
+    // What was removed is not there for the next one either.
+    let third = Front::join(&nats.url);
+    second.process.kill();
+    let client = third.client().await;
+    assert_eq!(client.stats(SUBSCRIPTION).await.backlog_messages, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_stops_in_order_hands_over_and_ends_well() {
+    let nats = NatsServer::start();
+    let first = Front::join(&nats.url);
+    create(&first.client().await).await;
+    let second = Front::join(&nats.url);
+    second.client().await.publish_texts(&["a"]).await;
+    assert_eq!(first.process.terminate(), Some(0));
+    assert_eq!(texts(&second.client().await.pull_all(1).await), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_was_suspended_confirms_nothing_once_another_one_has_taken_over() {
+    let nats = NatsServer::start();
+    let first = Front::join(&nats.url);
+    let old = first.client().await;
+    create(&old).await;
+    old.publish_texts(&["a"]).await;
+    let second = Front::join(&nats.url);
+    second.client().await;
+    first.signal("-STOP");
+    // It is asked while it sleeps, and reads that when it wakes.
+    let late = tokio::spawn(async move { old.publish(vec![message("late")]).await });
+    second.process.until_logged_within("This broker owns the journal now.", TAKEOVER_PATIENCE);
+    let client = second.client().await;
+    client.publish_texts(&["b"]).await;
+    first.signal("-CONT");
+    let status = late.await.unwrap().unwrap_err();
+    assert!([Code::Unavailable, Code::Unknown, Code::Cancelled, Code::Internal].contains(&status.code()), "{status}");
+    assert_eq!(first.process.wait(), Some(1));
+    assert_eq!(texts(&client.pull_all(2).await), ["a", "b"]);
+    assert_eq!(client.stats(SUBSCRIPTION).await.backlog_messages, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_vanishes_behind_a_front_gives_its_messages_back_at_once() {
+    let nats = NatsServer::start();
+    let first = Front::join(&nats.url);
+    create(&first.client().await).await;
+    let second = Front::join(&nats.url);
+    let lost = second.client().await;
+    lost.publish_texts(&["a"]).await;
+    let mut stream = lost.open(pb::StreamingPullRequest { stream_ack_deadline_seconds: 600, ..first_request() }).await;
+    assert_eq!(texts(&stream.take(1).await), ["a"]);
+    drop((stream, lost));
+    assert_eq!(texts(&second.client().await.pull_all(1).await), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_publish_that_was_confirmed_is_delivered_although_each_server_of_the_cluster_is_killed_once() {
+    let mut cluster = NatsCluster::start();
+    let front = Front::join(&cluster.urls());
+    let client = front.client().await;
+    create(&client).await;
+    let mut confirmed = Vec::new();
+    for server in 0..cluster.len() {
+        cluster.kill(server);
+        let begun = Instant::now();
+        for number in 0..20 {
+            let text = format!("{server}-{number}");
+            // A broker that has lost its claim would end here; an election is no reason to.
+            while let Err(status) = client.publish(vec![message(&text)]).await {
+                assert!(begun.elapsed() < TAKEOVER_PATIENCE, "{status}");
+            }
+            confirmed.push(text);
+        }
+        cluster.restart(server);
+    }
+    let mut received = Vec::new();
+    let begun = Instant::now();
+    while confirmed.iter().any(|text| !received.contains(text)) {
+        assert!(begun.elapsed() < PATIENCE, "only {received:?} came");
+        received.extend(texts(&client.pull(1_000).await));
+    }
+    front.process.kill();
+}
