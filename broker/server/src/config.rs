@@ -26,7 +26,7 @@ pub struct Config {
     pub data_dir: PathBuf,
 
     /// NATS servers whose JetStream keeps the journal, as `nats://host1:4222,host2:4222`. Without it the data directory does.
-    #[arg(long, env = "BROKER_ENGINE", value_name = "URL")]
+    #[arg(long, env = "BROKER_ENGINE", value_name = "URL", hide_env_values = true)]
     pub engine: Option<EngineAddress>,
 
     /// Name of the journal in the NATS cluster; brokers with the same name share it.

@@ -8,6 +8,7 @@ use broker_log::{Disk, OsDisk};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
+use super::change::{Piece, decode};
 use super::claim::{Claim, Owner, Watched};
 use super::cluster::Cluster;
 use super::copy::Copy;
@@ -78,7 +79,7 @@ impl Candidate {
         tell: &(impl Fn(Option<String>) + Sync),
     ) -> Result<Option<Claim>, Failure> {
         let owner = watched.look(&self.cluster).await?;
-        if !watched.is_free().await {
+        if !watched.is_free(&self.owner).await {
             tell(owner.map(|owner| owner.address));
             return Ok(None);
         }
@@ -147,7 +148,10 @@ async fn sweep(cluster: &Cluster, dir: &std::path::Path) -> Result<(), Failure> 
     let there = OsDisk::new(dir).and_then(|disk| disk.list()).map_err(directory)?;
     let there: HashSet<String> = there.into_iter().collect();
     for file in listed.into_iter().filter(|file| !there.contains(file)) {
-        cluster.purge(&format!("{}{file}", cluster.file_subjects())).await?;
+        let last = cluster.last_of(&file).await?;
+        if decode(last.payload) == Ok(Piece::Remove) {
+            cluster.purge(&last.subject, last.sequence).await?;
+        }
     }
     Ok(())
 }

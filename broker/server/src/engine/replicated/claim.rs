@@ -73,9 +73,14 @@ impl Watched {
     }
 
     /// Whether somebody else may take the journal: nobody has it, nobody renews it, or nobody listens where its owner did.
-    pub(super) async fn is_free(&self) -> bool {
+    pub(super) async fn is_free(&self, own: &Owner) -> bool {
         let Some((Entry { owner, .. }, since)) = &self.seen else { return true };
-        owner.id.is_empty() || since.elapsed() >= CLAIM_TTL || (!owner.draining && is_refused(&owner.address).await)
+        // An answer that was lost may have been the one that this front has it.
+        let is_own = owner.id == own.id;
+        is_own
+            || owner.id.is_empty()
+            || since.elapsed() >= CLAIM_TTL
+            || (!owner.draining && is_refused(&owner.address).await)
     }
 
     /// Takes the entry, if it is still the one that was seen.

@@ -1,6 +1,5 @@
 //! The NATS cluster: connected, new enough, and set up as the journal needs it.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_nats::header::NATS_MESSAGE_ID;
@@ -49,6 +48,8 @@ pub(super) struct Cluster {
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
     pub(super) sequence: u64,
+    /// The message before it in the same answer; 0 for the first one.
+    pub(super) previous: u64,
     pub(super) subject: String,
     pub(super) payload: Bytes,
 }
@@ -101,7 +102,7 @@ impl Cluster {
         });
         let sent = self.client.publish_with_reply(subject, inbox, request.to_string().into()).await;
         sent.map_err(|error| failed(error.to_string()))?;
-        let mut found = VecDeque::new();
+        let mut found: Vec<Stored> = Vec::new();
         loop {
             // What has come by then is of use, whatever becomes of the rest.
             let answer = match timeout(REQUEST_TIMEOUT, answers.next()).await {
@@ -114,10 +115,19 @@ impl Cluster {
                 Some(204 | 404) => break,
                 Some(code) if found.is_empty() => return Err(failed(format!("it answered {code}"))),
                 Some(_) => break,
-                None => found.push_back(stored(answer).ok_or_else(|| failed("an answer made no sense".to_owned()))?),
+                None => {}
             }
+            let message = stored(answer).ok_or_else(|| failed("an answer made no sense".to_owned()))?;
+            // A connection that changes servers in the middle of a batch may lose some of it.
+            if message.previous != found.last().map_or(0, |last: &Stored| last.sequence) {
+                if found.is_empty() {
+                    return Err(failed("the first answers were lost".to_owned()));
+                }
+                break;
+            }
+            found.push(message);
         }
-        Ok(found.into())
+        Ok(found)
     }
 
     /// The id of a message that the stream holds; none if it can't be learned.
@@ -145,20 +155,34 @@ impl Cluster {
         Ok(found)
     }
 
-    /// Gives back the space of a file that is gone. The message that says so stays, for whoever is still reading.
-    pub(super) async fn purge(&self, subject: &str) -> Result<(), Failure> {
+    /// The last message about a file.
+    pub(super) async fn last_of(&self, file: &str) -> Result<Stored, Failure> {
+        let failed = |why: String| Failure::Request { what: "show the last change of a file", why };
+        let stream = self.context.get_stream_no_info(self.name.stream()).await;
+        let stream = stream.map_err(|error| failed(error.to_string()))?;
+        let subject = format!("{}{file}", self.file_subjects());
+        let last = stream.get_last_raw_message_by_subject(&subject).await;
+        let last = last.map_err(|error| failed(error.to_string()))?;
+        Ok(Stored { sequence: last.sequence, previous: 0, subject, payload: last.payload })
+    }
+
+    /// Gives back the space of what was said of a file before `removal`, the message that it is gone. That one stays, for
+    /// whoever is still reading, and so does what comes behind it, if the name is used again.
+    pub(super) async fn purge(&self, subject: &str, removal: u64) -> Result<(), Failure> {
         let failed = |why: String| Failure::Request { what: "give back the space of a file", why };
         let stream = self.context.get_stream_no_info(self.name.stream()).await;
         let stream = stream.map_err(|error| failed(error.to_string()))?;
-        stream.purge().keep(1).filter(subject).await.map_err(|error| failed(error.to_string()))?;
+        stream.purge().sequence(removal).filter(subject).await.map_err(|error| failed(error.to_string()))?;
         Ok(())
     }
 }
 
 fn stored(answer: async_nats::Message) -> Option<Stored> {
     let headers = answer.headers?;
+    let number = |name: &str| headers.get(name)?.as_str().parse().ok();
     Some(Stored {
-        sequence: headers.get("Nats-Sequence")?.as_str().parse().ok()?,
+        sequence: number("Nats-Sequence")?,
+        previous: number("Nats-Last-Sequence")?,
         subject: headers.get("Nats-Subject")?.as_str().to_owned(),
         payload: answer.payload,
     })

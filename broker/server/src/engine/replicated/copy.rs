@@ -46,7 +46,7 @@ impl Copy {
 
     /// Applies what follows in the stream. Blocks.
     pub(super) fn apply(&mut self, changes: Vec<Stored>) -> Result<(), Failure> {
-        for Stored { sequence, subject, payload } in changes {
+        for Stored { sequence, subject, payload, .. } in changes {
             if let Some(file) = subject.strip_prefix(self.files.as_str()) {
                 if file.is_empty() || file.contains('/') {
                     return Err(Failure::Change { sequence, why: "its file has no proper name" });
@@ -114,7 +114,10 @@ mod tests {
             let subject = format!("orderflow.test.file.{file}");
             encode(*change).into_iter().map(move |payload| (subject.clone(), payload))
         });
-        (1..).zip(messages).map(|(sequence, (subject, payload))| Stored { sequence, subject, payload }).collect()
+        (1..)
+            .zip(messages)
+            .map(|(sequence, (subject, payload))| Stored { sequence, previous: sequence - 1, subject, payload })
+            .collect()
     }
 
     fn copy(dir: &TempDir) -> Copy {

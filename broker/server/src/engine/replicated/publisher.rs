@@ -44,9 +44,17 @@ struct State {
     gathered: Vec<Message>,
     gathered_bytes: usize,
     /// Files whose messages may be purged once their removal is confirmed.
-    removed: Vec<String>,
+    removed: Vec<Removal>,
     /// Something was not confirmed. It is never tried again: nobody knows what the cluster has of it.
     failed: bool,
+}
+
+/// A file that is gone.
+#[derive(Debug)]
+struct Removal {
+    subject: String,
+    /// How many messages were gathered before the one that says so.
+    behind: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -69,7 +77,8 @@ impl Publisher {
         let messages = mem::take(&mut state.gathered);
         state.gathered_bytes = 0;
         let id = |sequence: u64| format!("{}.{sequence}", self.claim);
-        let published = publish(&self.cluster, &messages, state.last, PATIENCE, id);
+        let before = state.last;
+        let published = publish(&self.cluster, &messages, before, PATIENCE, id);
         match self.runtime.block_on(published) {
             Ok(last) => state.last = last,
             Err(failure) => {
@@ -77,8 +86,9 @@ impl Publisher {
                 return Err(io::Error::other(failure));
             }
         }
-        for subject in state.removed.drain(..) {
-            self.runtime.spawn(purge(self.cluster.clone(), subject));
+        for Removal { subject, behind } in state.removed.drain(..) {
+            let removal = before + behind as u64 + 1;
+            self.runtime.spawn(purge(self.cluster.clone(), subject, removal));
         }
         Ok(())
     }
@@ -88,12 +98,13 @@ impl Mirror for Publisher {
     fn note(&self, file: &str, change: Change<'_>) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let subject = format!("{}{file}", self.files);
+        if change == Change::Remove {
+            let behind = state.gathered.len();
+            state.removed.push(Removal { subject: subject.clone(), behind });
+        }
         for payload in encode(change) {
             state.gathered_bytes += payload.len();
             state.gathered.push(Message { subject: subject.clone(), payload });
-        }
-        if change == Change::Remove {
-            state.removed.push(subject);
         }
         if state.gathered_bytes > GATHERED_BYTES_MAX { self.flush_state(&mut state) } else { Ok(()) }
     }
@@ -210,8 +221,8 @@ async fn publish_some(
     }
 }
 
-async fn purge(cluster: Cluster, subject: String) {
-    if let Err(error) = cluster.purge(&subject).await {
+async fn purge(cluster: Cluster, subject: String, removal: u64) {
+    if let Err(error) = cluster.purge(&subject, removal).await {
         tracing::warn!(%error, subject, "The next owner tries again.");
     }
 }
