@@ -16,7 +16,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version};
 use axum::response::{IntoResponse, Response};
 use http_body::Frame;
 use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -26,6 +26,7 @@ use tower_service::Service;
 
 use crate::connection::ConnectionInfo;
 use crate::edge::refusal;
+use crate::server::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 
 /// How long a request waits for an owner when there is none, or none that can be reached.
 const OWNER_PATIENCE: Duration = Duration::from_secs(5);
@@ -99,7 +100,12 @@ impl Upstream {
         let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
         // Small requests must not wait for one another.
         stream.set_nodelay(true)?;
-        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let handshake = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .handshake(TokioIo::new(stream))
+            .await;
         let (owner, connection) = handshake.map_err(io::Error::other)?;
         // It ends with the last handle on it, and its error is the one that the requests get.
         tokio::spawn(async move { drop(connection.await) });

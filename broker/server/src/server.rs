@@ -36,9 +36,9 @@ use crate::{Config, Error, push};
 /// How long a stop waits for open requests before it cuts them off.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// A silent connection is asked this often whether its peer is still there.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// A peer that does not answer that for so long is gone.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Calls that one connection may have open at a time. Clients put many streams and waiting pulls on one connection.
 const CALLS_PER_CONNECTION_MAX: u32 = 1_000;
@@ -137,6 +137,7 @@ impl Broker {
     pub async fn run(self, token: CancellationToken) -> Result<(), Error> {
         let Self { listener, address, metrics, engine } = self;
         let house = House::new(metrics);
+        set_serving(&house.reporter, true).await;
         match engine {
             Start::Embedded(running) => {
                 let server = house.serve(listener, house.routes(&running.engine));
@@ -157,7 +158,12 @@ impl Broker {
                 };
                 let Seat { running, claim } = seat;
                 if let Some((path, topology)) = declared {
-                    apply(&running.engine, path, &topology).await?;
+                    let applied = apply(&running.engine, path, &topology).await;
+                    if let Err(error) = applied {
+                        running.close().await?;
+                        claim.release().await;
+                        return Err(error);
+                    }
                 }
                 role.send_replace(Role::Serve(house.routes(&running.engine)));
                 tracing::info!(%address, "The broker serves.");
@@ -221,7 +227,6 @@ impl House {
     ) -> Result<(), Error> {
         let Self { stop, stop_at_end: _stop_at_end, reporter, requests, metrics } = self;
         let Running { engine, stop: stop_engine, task: mut engine_task } = running;
-        set_serving(&reporter, true).await;
         if let Some((listener, address)) = metrics {
             let page = Page { sync_seconds: engine.sync_seconds(), engine: engine.clone(), requests };
             tokio::spawn(page.serve(listener, stop.clone()));
