@@ -56,7 +56,10 @@ pub(crate) struct Front {
 
 /// A client's connection to the owner, if it has one yet.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Upstream(Arc<Mutex<Option<(String, SendRequest<Body>)>>>);
+pub(crate) struct Upstream(Arc<Mutex<Option<Owner>>>);
+
+/// An owner by its address, and the way to it.
+type Owner = (String, SendRequest<Body>);
 
 impl Front {
     pub(crate) fn new(role: watch::Receiver<Role>) -> Self {
