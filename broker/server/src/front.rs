@@ -20,6 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower_service::Service;
@@ -68,8 +69,7 @@ impl Front {
 
     pub(crate) async fn answer(mut self, request: Request<Body>) -> Response {
         let deadline = Instant::now() + OWNER_PATIENCE;
-        let upstream = request.extensions().get::<ConnectionInfo>().map(|info| info.upstream.clone());
-        let upstream = upstream.unwrap_or_default();
+        let connection = request.extensions().get::<ConnectionInfo>().cloned().unwrap_or_default();
         let is_forwarded = request.headers().contains_key(FORWARDED);
         loop {
             let role = self.role.borrow_and_update().clone();
@@ -77,10 +77,12 @@ impl Front {
                 Role::Serve(mut routes) => {
                     return routes.call(request).await.map_or_else(|never| match never {}, IntoResponse::into_response);
                 }
-                Role::Forward(address) if !is_forwarded => match upstream.to(&address).await {
-                    Ok(owner) => return forward(owner, &address, request).await,
-                    Err(error) => tracing::debug!(%error, address, "The owner of the journal can't be reached."),
-                },
+                Role::Forward(address) if !is_forwarded => {
+                    match connection.upstream.to(&address, &connection.lost).await {
+                        Ok(owner) => return forward(owner, &address, request).await,
+                        Err(error) => tracing::debug!(%error, address, "The owner of the journal can't be reached."),
+                    }
+                }
                 Role::Forward(_) | Role::Nobody => {}
             }
             // The role is told again and again, so this is the pause between two tries as well.
@@ -92,7 +94,8 @@ impl Front {
 }
 
 impl Upstream {
-    async fn to(&self, address: &str) -> io::Result<SendRequest<Body>> {
+    /// A way to the owner, which ends at once when the client is lost.
+    async fn to(&self, address: &str, lost: &CancellationToken) -> io::Result<SendRequest<Body>> {
         let mut place = self.0.lock().await;
         if let Some((connected, owner)) = place.as_ref()
             && connected == address
@@ -111,7 +114,13 @@ impl Upstream {
             .await;
         let (owner, connection) = handshake.map_err(io::Error::other)?;
         // It ends with the last handle on it, and its error is the one that the requests get.
-        tokio::spawn(async move { drop(connection.await) });
+        let lost = lost.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = connection => {}
+                () = lost.cancelled() => {}
+            }
+        });
         *place = Some((address.to_owned(), owner.clone()));
         Ok(owner)
     }

@@ -124,6 +124,27 @@ async fn an_owner_that_was_suspended_confirms_nothing_once_another_one_has_taken
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_stream_takes_nothing_from_an_owner_once_somebody_else_has_claimed_it() {
+    let nats = NatsServer::start();
+    let first = Front::join(&nats.url);
+    let client = first.client().await;
+    create(&client).await;
+    client.publish_texts(&["a"]).await;
+    // The owner hears nothing of it: the entry that names it stands.
+    let other = async_nats::connect(&nats.url).await.unwrap();
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-Msg-Id", "claim.another");
+    other.request_with_headers("orderflow.main.claim", headers, "another".into()).await.unwrap();
+    let refused = client.publish(vec![message("late")]).await.unwrap_err();
+    assert_ne!(refused.code(), Code::Ok, "{refused}");
+    assert_eq!(first.process.wait(), Some(1));
+    let second = Front::join(&nats.url);
+    let client = second.client().await;
+    assert_eq!(texts(&client.pull_all(1).await), ["a"]);
+    assert_eq!(client.stats(SUBSCRIPTION).await.backlog_messages, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_vanishes_behind_a_front_gives_its_messages_back_at_once() {
     let nats = NatsServer::start();
     let first = Front::join(&nats.url);

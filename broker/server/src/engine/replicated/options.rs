@@ -85,7 +85,11 @@ impl FromStr for EngineAddress {
         let server = |host: &str| {
             let host = host.trim();
             let url = if host.contains("://") { host.to_owned() } else { format!("{scheme}{host}") };
-            url.parse::<async_nats::ServerAddr>().map_err(|error| format!("`{host}` is no NATS server: {error}"))
+            match url.parse::<async_nats::ServerAddr>() {
+                Ok(server) if server.host().is_empty() => Err("a NATS server has a host".to_owned()),
+                Ok(server) => Ok(server),
+                Err(error) => Err(format!("`{host}` is no NATS server: {error}")),
+            }
         };
         text.split(',').map(server).collect::<Result<_, _>>().map(Self)
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID};
-use async_nats::jetstream::context::PublishErrorKind;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
@@ -24,8 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Changes are sent when this many bytes have gathered, also when nobody waits for them.
 const GATHERED_BYTES_MAX: usize = 8 << 20;
-/// How many messages are under way at a time.
-const UNDER_WAY_MAX: usize = 64;
 
 /// Publishes the changes of the journal's owner.
 pub(super) struct Publisher {
@@ -133,6 +131,9 @@ pub(super) async fn claim(cluster: &Cluster, owner: &str, last: u64) -> Result<O
 
 /// Publishes messages right behind `last`, all or a prefix of them. What was not confirmed in time is sent again under its
 /// id. Answers with the number of the last one.
+///
+/// One at a time: the claim of a new owner may take the number of a message, and then the next one, if it were under way
+/// already, would follow the claim as if it had been expected there.
 async fn publish(
     cluster: &Cluster,
     messages: &[Message],
@@ -140,85 +141,50 @@ async fn publish(
     patience: Duration,
     id: impl Fn(u64) -> String,
 ) -> Result<u64, Failure> {
-    let mut rest = messages;
-    let mut progress = Instant::now();
-    while !rest.is_empty() {
-        match publish_some(cluster, &rest[..rest.len().min(UNDER_WAY_MAX)], last, &id).await {
-            (0, None) => break,
-            (confirmed, outcome) => {
-                if confirmed > 0 {
-                    progress = Instant::now();
-                    last += confirmed as u64;
-                    rest = &rest[confirmed..];
-                }
-                match outcome {
-                    None => {}
-                    Some((PublishErrorKind::WrongLastSequence, why)) if confirmed == 0 => {
-                        match cluster.id_of(last + 1).await {
-                            // It had been stored, and its confirmation was lost.
-                            Some(found) if found == id(last + 1) => {
-                                last += 1;
-                                rest = &rest[1..];
-                            }
-                            Some(_) => return Err(Failure::Lost(why)),
-                            None if progress.elapsed() >= patience => {
-                                return Err(Failure::Unconfirmed { waited: patience, why });
-                            }
-                            None => sleep(PAUSE).await,
-                        }
-                    }
-                    Some((_, why)) if progress.elapsed() >= patience => {
-                        return Err(Failure::Unconfirmed { waited: patience, why });
-                    }
-                    Some((_, why)) => {
-                        tracing::warn!(why, "The cluster has not confirmed a change yet; it is sent again.");
-                        sleep(PAUSE).await;
-                    }
-                }
-            }
-        }
+    for message in messages {
+        publish_one(cluster, message, last, patience, &id(last + 1)).await?;
+        last += 1;
     }
     Ok(last)
 }
 
-/// Sends some messages, then waits for their confirmations. Answers how many were confirmed, and why the next one was not.
-async fn publish_some(
+/// Publishes a message right behind `last`, and sends it again until it is confirmed or can't be any more.
+async fn publish_one(
     cluster: &Cluster,
-    messages: &[Message],
+    message: &Message,
     last: u64,
-    id: impl Fn(u64) -> String,
-) -> (usize, Option<(PublishErrorKind, String)>) {
-    let mut sent = Vec::with_capacity(messages.len());
-    let mut failure = None;
-    for (message, before) in messages.iter().zip(last..) {
-        let mut headers = HeaderMap::new();
-        headers.insert(NATS_MESSAGE_ID, id(before + 1));
-        headers.insert(NATS_EXPECTED_LAST_SEQUENCE, before.to_string());
-        let Message { subject, payload } = message.clone();
-        match cluster.context.publish_with_headers(subject, headers, payload).await {
-            Ok(confirmation) => sent.push(confirmation),
-            Err(error) => {
-                failure = Some((error.kind(), error.to_string()));
-                break;
+    patience: Duration,
+    id: &str,
+) -> Result<(), Failure> {
+    let begun = Instant::now();
+    loop {
+        let (kind, why) = match send(cluster, message, last, id).await {
+            Ok(sequence) if sequence == last + 1 => return Ok(()),
+            Ok(sequence) => return Err(Failure::Lost(format!("change {} was stored as {sequence}", last + 1))),
+            Err(error) => (error.kind(), error.to_string()),
+        };
+        if kind == PublishErrorKind::WrongLastSequence {
+            match cluster.id_of(last + 1).await {
+                // It had been stored, and its confirmation was lost.
+                Some(found) if found == id => return Ok(()),
+                Some(_) => return Err(Failure::Lost(why)),
+                None => {}
             }
         }
-    }
-    for (confirmed, (confirmation, before)) in sent.into_iter().zip(last..).enumerate() {
-        match confirmation.await {
-            Ok(ack) if ack.sequence == before + 1 => {}
-            Ok(ack) => {
-                let why = format!("change {} was stored as {}", before + 1, ack.sequence);
-                return (confirmed, Some((PublishErrorKind::WrongLastSequence, why)));
-            }
-            Err(error) => return (confirmed, Some((error.kind(), error.to_string()))),
+        if begun.elapsed() >= patience {
+            return Err(Failure::Unconfirmed { waited: patience, why });
         }
+        tracing::warn!(why, "The cluster has not confirmed a change yet; it is sent again.");
+        sleep(PAUSE).await;
     }
-    let confirmed = messages.len();
-    match failure {
-        None => (confirmed, None),
-        // What was sent before it was confirmed above; it is only not counted, and sent again under its ids.
-        Some(failure) => (0, Some(failure)),
-    }
+}
+
+async fn send(cluster: &Cluster, message: &Message, last: u64, id: &str) -> Result<u64, PublishError> {
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_MESSAGE_ID, id);
+    headers.insert(NATS_EXPECTED_LAST_SEQUENCE, last.to_string());
+    let Message { subject, payload } = message.clone();
+    Ok(cluster.context.publish_with_headers(subject, headers, payload).await?.await?.sequence)
 }
 
 async fn purge(cluster: Cluster, subject: String, removal: u64) {
