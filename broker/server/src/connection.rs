@@ -36,6 +36,8 @@ pub(crate) struct Connection {
 pub(crate) struct ConnectionInfo {
     /// Cancelled once nothing can come from the peer any more.
     pub(crate) lost: CancellationToken,
+    /// Another broker forwards on it, for one client.
+    pub(crate) is_forwarded: bool,
     /// The connection to the broker that owns the journal, if this one only forwards; it ends with this one.
     pub(crate) upstream: Upstream,
 }

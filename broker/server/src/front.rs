@@ -34,7 +34,7 @@ const OWNER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a connection to the owner may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Marks a request that was forwarded, so that it is not forwarded again.
-const FORWARDED: HeaderName = HeaderName::from_static("orderflow-forwarded");
+pub(crate) const FORWARDED: HeaderName = HeaderName::from_static("orderflow-forwarded");
 /// What belongs to one connection and not to the request.
 const OF_CONNECTION: [HeaderName; 4] = [CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE];
 

@@ -28,6 +28,8 @@ const RESPONSES_MAX: usize = 1;
 const CONFIRMATIONS_MAX: usize = 16;
 /// How long after a stream's end its connection may take to end as well, for the two to count as one event.
 const LOST_GRACE: Duration = Duration::from_millis(50);
+/// The same when another broker forwards: it hears of the two first, and one after the other.
+const LOST_GRACE_FORWARDED: Duration = Duration::from_millis(500);
 
 type Response = Result<pb::StreamingPullResponse, Status>;
 
@@ -164,7 +166,8 @@ impl<E: Engine> Session<E> {
     async fn ending(&self, end: &End) -> Ending {
         if let End::Gone = end {
             // Stream and connection end one shortly after the other, in either order.
-            tokio::time::timeout(LOST_GRACE, self.connection.lost.cancelled()).await.ok();
+            let grace = if self.connection.is_forwarded { LOST_GRACE_FORWARDED } else { LOST_GRACE };
+            tokio::time::timeout(grace, self.connection.lost.cancelled()).await.ok();
         }
         if self.connection.lost.is_cancelled() { Ending::ConnectionLost } else { Ending::Graceful }
     }

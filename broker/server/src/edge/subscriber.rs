@@ -16,6 +16,7 @@ use super::streaming_pull::Session;
 use super::{mask, received, settings};
 use crate::connection::ConnectionInfo;
 use crate::engine::{self, AckId, Confirmation, DeadlineChange, Engine, Pull, Seek, Snapshot, Subscription, Taker};
+use crate::front::FORWARDED;
 
 /// How long a pull waits for its first message before it answers with none. Clients give up after 60 s or more.
 const PULL_PATIENCE: Duration = Duration::from_secs(20);
@@ -130,7 +131,8 @@ impl<E: Engine> subscriber_server::Subscriber for Subscriber<E> {
         &self,
         request: Request<Streaming<pb::StreamingPullRequest>>,
     ) -> Result<Response<Self::StreamingPullStream>, Status> {
-        let connection = request.extensions().get::<ConnectionInfo>().cloned().unwrap_or_default();
+        let mut connection = request.extensions().get::<ConnectionInfo>().cloned().unwrap_or_default();
+        connection.is_forwarded = request.metadata().contains_key(FORWARDED.as_str());
         let responses = Session::spawn(self.engine.clone(), request.into_inner(), connection, self.stop.clone());
         Ok(Response::new(responses))
     }

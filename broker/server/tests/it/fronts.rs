@@ -158,6 +158,23 @@ async fn a_client_that_vanishes_behind_a_front_gives_its_messages_back_at_once()
     assert_eq!(texts(&second.client().await.pull_all(1).await), ["a"]);
 }
 
+/// Waits until every server has everything, so that the loss of one leaves a majority that has it.
+async fn until_whole(cluster: &NatsCluster) {
+    let begun = Instant::now();
+    let client = async_nats::connect(cluster.urls().replace(',', ",nats://").split(',').collect::<Vec<_>>()).await;
+    let context = async_nats::jetstream::new(client.unwrap());
+    for name in ["orderflow-main", "KV_orderflow-main-owner"] {
+        loop {
+            assert!(begun.elapsed() < TAKEOVER_PATIENCE, "the servers do not agree on {name}");
+            let Ok(stream) = context.get_stream(name).await else { continue };
+            let Some(found) = &stream.cached_info().cluster else { continue };
+            if found.leader.is_some() && found.replicas.len() == 2 && found.replicas.iter().all(|peer| peer.current) {
+                break;
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_publish_that_was_confirmed_is_delivered_although_each_server_of_the_cluster_is_killed_once() {
     let mut cluster = NatsCluster::start();
@@ -166,6 +183,7 @@ async fn every_publish_that_was_confirmed_is_delivered_although_each_server_of_t
     create(&client).await;
     let mut confirmed = Vec::new();
     for server in 0..cluster.len() {
+        until_whole(&cluster).await;
         cluster.kill(server);
         let begun = Instant::now();
         for number in 0..20 {
