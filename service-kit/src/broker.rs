@@ -32,7 +32,7 @@ const ALIVE_MS: u64 = 10_000;
 /// Where the broker is. The same for every service.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BrokerConfig {
-    /// The broker's endpoint
+    /// The broker's endpoint. With https:// it is Google Cloud's: credentials are those that its libraries find
     #[arg(long = "broker", env = "BROKER_URL", default_value = "http://127.0.0.1:8085", value_name = "URL")]
     pub broker_url: String,
     /// The project that topics and subscriptions are in
@@ -43,7 +43,7 @@ pub struct BrokerConfig {
 impl BrokerConfig {
     /// Checks these settings as a part of a whole configuration.
     pub fn check(&self, check: &mut Check) {
-        check.http_url("--broker", "BROKER_URL", &self.broker_url);
+        check.endpoint("--broker", "BROKER_URL", &self.broker_url);
         let right = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
         if self.project.is_empty() || !self.project.chars().all(right) {
             check.problem("--project", "BROKER_PROJECT", format_args!("`{}` is not a project's name", self.project));
@@ -63,6 +63,10 @@ impl BrokerConfig {
     /// Tells the log when the broker becomes unreachable and when it is back, once each, until the token is cancelled.
     pub async fn watch(&self, token: CancellationToken) {
         let url = &self.broker_url;
+        if self.is_in_cloud() {
+            // It has no health service that could be followed, and nobody asks it anything without credentials.
+            return token.cancelled().await;
+        }
         let tell = |turn| match turn {
             Turn::Down(reason) => warn!(broker = url, reason, "the broker is unreachable; what it is needed for waits"),
             Turn::Up => info!(broker = url, "the broker is reachable again"),
@@ -74,22 +78,41 @@ impl BrokerConfig {
     pub(crate) async fn publisher(&self) -> Result<BasePublisher, Error> {
         BasePublisher::builder()
             .with_endpoint(&self.broker_url)
-            .with_credentials(credentials())
+            .with_credentials(self.credentials()?)
             // The outbox is the retry: it knows the order and outlives the process, which the client does not.
             .with_retry_policy(NeverRetry.with_time_limit(Duration::from_millis(PUBLISH_MS_MAX)))
             .build()
             .await
-            .map_err(|error| Error { url: self.broker_url.clone(), cause: error.to_string() })
+            .map_err(|error| self.error(&error))
     }
 
     /// A client that subscribes. It connects when it is first used, and again after every loss.
     pub(crate) async fn subscriber(&self) -> Result<Subscriber, Error> {
         Subscriber::builder()
             .with_endpoint(&self.broker_url)
-            .with_credentials(credentials())
+            .with_credentials(self.credentials()?)
             .build()
             .await
-            .map_err(|error| Error { url: self.broker_url.clone(), cause: error.to_string() })
+            .map_err(|error| self.error(&error))
+    }
+
+    /// Whether this is Google Cloud's own service, which is reached with TLS; our broker has none.
+    fn is_in_cloud(&self) -> bool {
+        self.broker_url.starts_with("https://")
+    }
+
+    /// Who this is: nobody in particular to a broker of ours; in the cloud whom Application Default Credentials name.
+    fn credentials(&self) -> Result<Credentials, Error> {
+        if !self.is_in_cloud() {
+            return Ok(anonymous::Builder::new().build());
+        }
+        // The libraries of the cloud leave the choice to the program. It is made once; a second one is refused, and right.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        google_cloud_auth::credentials::Builder::default().build().map_err(|error| self.error(&error))
+    }
+
+    fn error(&self, cause: &dyn std::fmt::Display) -> Error {
+        Error { url: self.broker_url.clone(), cause: cause.to_string() }
     }
 }
 
@@ -167,10 +190,6 @@ pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
         Some(status) => status.message().to_owned(),
         None => cause.to_string(),
     }
-}
-
-fn credentials() -> Credentials {
-    anonymous::Builder::new().build()
 }
 
 #[cfg(test)]

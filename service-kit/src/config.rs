@@ -40,9 +40,21 @@ impl Check {
 
     /// `value` has to be a plain-text HTTP endpoint: `http://host:port`.
     pub fn http_url(&mut self, flag: &str, variable: &str, value: &str) {
+        self.url(flag, variable, value, &["http"]);
+    }
+
+    /// `value` has to be an HTTP endpoint, in plain text or with TLS: `http://host:port` or `https://host`.
+    pub fn endpoint(&mut self, flag: &str, variable: &str, value: &str) {
+        self.url(flag, variable, value, &["http", "https"]);
+    }
+
+    fn url(&mut self, flag: &str, variable: &str, value: &str, schemes: &[&str]) {
         let uri = value.parse::<tonic::transport::Uri>();
-        let right = uri.is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.host().is_some_and(|h| !h.is_empty()));
-        if !right {
+        let is_right = |uri: tonic::transport::Uri| {
+            uri.scheme_str().is_some_and(|scheme| schemes.contains(&scheme))
+                && uri.host().is_some_and(|h| !h.is_empty())
+        };
+        if !uri.is_ok_and(is_right) {
             self.problem(flag, variable, format_args!("`{value}` is not an endpoint such as http://127.0.0.1:8085"));
         }
     }
@@ -119,6 +131,21 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+
+    #[test]
+    fn an_endpoint_may_have_tls_where_that_is_spoken() {
+        let problems = |value| {
+            let mut check = Check::new();
+            check.endpoint("--broker", "BROKER_URL", value);
+            check.finish().map_err(|error| error.problems().len())
+        };
+        for right in ["http://127.0.0.1:8085", "https://pubsub.googleapis.com"] {
+            assert_eq!(problems(right), Ok(()), "{right}");
+        }
+        for wrong in ["pubsub.googleapis.com", "https://", "ftp://host", ""] {
+            assert_eq!(problems(wrong), Err(1), "{wrong}");
+        }
+    }
 
     #[test]
     fn every_problem_is_told_with_flag_and_variable() {
