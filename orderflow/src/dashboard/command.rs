@@ -5,7 +5,7 @@ use std::path::Path;
 
 use service_kit::{CancellationToken, ProcessConfig};
 
-use super::site::{Commands, Site};
+use super::site::{Commands, Site, Watched};
 use super::{Door, Error, Listen, usual_address};
 use crate::part::Part;
 use crate::up;
@@ -26,6 +26,9 @@ pub struct Config {
     /// invoice-worker
     #[arg(long, env = "INVOICE_URL")]
     invoice_worker: Option<String>,
+    /// Where single instances are, so that each is watched, such as payment-service-2=http://host:50052
+    #[arg(long = "instance", env = "ORDERFLOW_DASHBOARD_INSTANCES", value_name = "NAME=URL", value_delimiter = ',')]
+    instances: Vec<Watched>,
     /// Which commands kill and start parts, for people to type
     #[arg(long, env = "ORDERFLOW_DASHBOARD_COMMANDS", value_enum, default_value_t)]
     commands: Style,
@@ -71,7 +74,7 @@ pub(crate) async fn run(
         Style::Compose => Commands::Compose,
     };
     tracing::info!(address = %door.address(), "the page is served");
-    let site = Site::elsewhere(whereabouts.addresses(config.told), invoice_worker, commands)?;
+    let site = Site::elsewhere(whereabouts.addresses(config.told), invoice_worker, config.instances, commands)?;
     door.serve(site, config.host, token).await;
     Ok(())
 }

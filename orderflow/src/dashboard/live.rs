@@ -302,7 +302,7 @@ mod tests {
             payment_service: nobody(),
             notification_service: nobody(),
         };
-        Live::new(Site::elsewhere(addresses, nobody(), Commands::Compose).unwrap())
+        Live::new(Site::elsewhere(addresses, nobody(), Vec::new(), Commands::Compose).unwrap())
     }
 
     #[test]

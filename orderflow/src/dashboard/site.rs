@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::wire::PartState;
 use crate::audit::{Addresses, Error};
-use crate::part::{Instance, Part};
+use crate::part::{Instance, Part, UnknownInstance};
 use crate::up::{Program, Stack};
 
 /// How long a part may take to answer one call of the page.
@@ -42,11 +43,23 @@ impl Commands {
 }
 
 /// A part, and where it is called.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Watched {
     pub(crate) instance: Instance,
     /// `http://HOST:PORT`
     pub(crate) url: String,
+}
+
+impl FromStr for Watched {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, url) = text
+            .split_once('=')
+            .ok_or_else(|| format!("`{text}` is not NAME=URL, as payment-service-2=http://host:50052 is"))?;
+        let instance = name.trim().parse().map_err(|unknown: UnknownInstance| unknown.to_string())?;
+        Ok(Self { instance, url: url.trim().to_owned() })
+    }
 }
 
 /// The stack that the page shows.
@@ -83,8 +96,14 @@ impl Site {
         Self { addresses, parts, commands, owned: Some(stack) }
     }
 
-    /// A stack that others run.
-    pub(crate) fn elsewhere(addresses: Addresses, invoice_worker: String, commands: Commands) -> Result<Self, Error> {
+    /// A stack that others run. One of each part is watched where the part is called, unless `instances` says where it is;
+    /// those that it names beyond that are watched as well.
+    pub(crate) fn elsewhere(
+        addresses: Addresses,
+        invoice_worker: String,
+        instances: Vec<Watched>,
+        commands: Commands,
+    ) -> Result<Self, Error> {
         let url = |part| match part {
             Part::Broker => &addresses.broker,
             Part::Acquirer => &addresses.acquirer,
@@ -93,7 +112,10 @@ impl Site {
             Part::NotificationService => &addresses.notification_service,
             Part::InvoiceWorker => &invoice_worker,
         };
-        let parts: Vec<_> = Part::ALL.map(|part| Watched { instance: part.into(), url: url(part).clone() }).into();
+        let usual = Part::ALL.map(|part| (Instance::from(part), url(part).clone()));
+        let told = instances.into_iter().map(|Watched { instance, url }| (instance, url));
+        let parts: BTreeMap<_, _> = usual.into_iter().chain(told).collect();
+        let parts: Vec<_> = parts.into_iter().map(|(instance, url)| Watched { instance, url }).collect();
         for part in &parts {
             channel(&part.url)?;
         }
@@ -147,4 +169,46 @@ pub(super) fn channel(url: &str) -> Result<Channel, Error> {
     let endpoint = endpoint.map_err(|source| Error::Address { url: url.to_owned(), source })?;
     let endpoint = endpoint.connect_timeout(CONNECT_WITHIN).timeout(CALL_WITHIN);
     Ok(endpoint.http2_keep_alive_interval(ALIVE).keep_alive_timeout(ALIVE).connect_lazy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(instances: &[&str]) -> Result<Site, Error> {
+        let url = |part: &str| format!("http://{part}:1");
+        let addresses = Addresses {
+            broker: url("broker"),
+            acquirer: url("acquirer"),
+            order_service: url("order-service"),
+            payment_service: url("payment-service"),
+            notification_service: url("notification-service"),
+        };
+        let instances = instances.iter().map(|text| text.parse().unwrap()).collect();
+        Site::elsewhere(addresses, url("invoice-worker"), instances, Commands::Compose)
+    }
+
+    #[tokio::test]
+    async fn instances_are_watched_beside_the_parts_or_in_their_place() {
+        let watched = |instances: &[&str]| -> Vec<String> {
+            let parts = site(instances).unwrap().parts;
+            parts.iter().map(|part| format!("{} {}", part.instance, part.url)).collect()
+        };
+        assert_eq!(watched(&[]).len(), Part::ALL.len());
+        let watched = watched(&["broker=http://broker-1:1", "broker-2=http://broker-2:1"]);
+        assert_eq!(
+            watched[..3],
+            ["broker http://broker-1:1", "broker-2 http://broker-2:1", "acquirer http://acquirer:1"]
+        );
+        assert_eq!(watched.len(), Part::ALL.len() + 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_instance_or_has_no_address_is_refused() {
+        for (text, why) in [("broker-2", "is not NAME=URL"), ("nobody=http://host:1", "`nobody`")] {
+            let refused = text.parse::<Watched>().unwrap_err();
+            assert!(refused.contains(why), "{refused}");
+        }
+        assert!(site(&["broker-2=no address"]).is_err());
+    }
 }
