@@ -94,6 +94,15 @@ pub(crate) fn latencies(times: impl IntoIterator<Item = Duration>) -> Latencies 
     all
 }
 
+/// How many were paid a second, from when the first of them was due until the last one was paid.
+#[allow(clippy::cast_precision_loss)]
+pub(crate) fn per_second(times: &[(SystemTime, Duration)]) -> f64 {
+    let first = times.iter().map(|(intended, _)| *intended).min();
+    let last = times.iter().map(|(intended, took)| *intended + *took).max();
+    let time = first.zip(last).and_then(|(first, last)| last.duration_since(first).ok()).unwrap_or_default();
+    if time.is_zero() { 0.0 } else { times.len() as f64 / time.as_secs_f64() }
+}
+
 /// A paid order was last changed when it was paid, unless its money is on the way back.
 fn paid_at(order: &Order) -> Option<SystemTime> {
     let paid = order.status() == OrderStatus::Paid && !order.refund_pending;
@@ -103,6 +112,16 @@ fn paid_at(order: &Order) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_rate_of_payments_counts_until_the_last_one() {
+        let order = |intended_ms, took_ms| {
+            (SystemTime::UNIX_EPOCH + Duration::from_millis(intended_ms), Duration::from_millis(took_ms))
+        };
+        assert_eq!(per_second(&[order(3_000, 100), order(1_000, 4_000), order(2_000, 500), order(2_500, 0)]), 1.0);
+        assert_eq!(per_second(&[]), 0.0);
+        assert_eq!(per_second(&[order(1_000, 0)]), 0.0, "no time has passed");
+    }
 
     #[test]
     fn only_paid_orders_have_a_time_of_payment() {

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::after::{self, Accepted};
-use super::summary::Summary;
-use super::{Error, Mix, Outcome, Plan, Spread, Tally};
+use super::summary::{Paid, Summary};
+use super::{Error, Mix, Outcome, Plan, Tally};
 use crate::audit::{self, Addresses, Verdict};
 use crate::terminal::Progress;
 
@@ -112,7 +112,7 @@ async fn place(
 struct After {
     drain: Option<Duration>,
     verdict: Result<Verdict, String>,
-    paid: Spread,
+    paid: Paid,
 }
 
 impl After {
@@ -131,13 +131,14 @@ impl After {
         let left = deadline.saturating_duration_since(Instant::now());
         let verdict = audit::run(addresses, left).await.map_err(|error| error.to_string());
         let paid = after::paid(&addresses.order_service, accepted).await?;
-        let paid = after::latencies(paid.into_iter().map(|(_, took)| took)).spread();
+        let per_s = after::per_second(&paid);
+        let paid = Paid { per_s, spread: after::latencies(paid.into_iter().map(|(_, took)| took)).spread() };
         Ok(Self { drain, verdict, paid })
     }
 
     /// Nobody wanted to wait for it.
     fn broken_off() -> Self {
-        Self { drain: None, verdict: Err(Error::Interrupted.to_string()), paid: Spread::default() }
+        Self { drain: None, verdict: Err(Error::Interrupted.to_string()), paid: Paid::default() }
     }
 }
 

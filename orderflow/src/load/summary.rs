@@ -9,6 +9,13 @@ use serde::Serialize;
 use super::{Kind, Plan, Spread, Tally};
 use crate::audit::Verdict;
 
+/// What is known of the orders that were paid.
+#[derive(Debug, Default)]
+pub(crate) struct Paid {
+    pub(crate) spread: Spread,
+    pub(crate) per_s: f64,
+}
+
 /// What `orderflow load` tells. Units are in the names.
 #[derive(Debug, Serialize)]
 pub(crate) struct Summary {
@@ -29,6 +36,8 @@ pub(crate) struct Summary {
     cancels_failed: u64,
     accept: Spread,
     placed_to_paid: Spread,
+    /// From when the first of them was due until the last one was paid. For scripts that look for the most that goes.
+    paid_per_s: f64,
     generator_late: Spread,
     /// From the last answer until nothing waited any more; absent when that did not happen in time.
     drain_s: Option<f64>,
@@ -41,7 +50,7 @@ impl Summary {
     pub(crate) fn new(
         plan: &Plan,
         tally: &Tally,
-        placed_to_paid: Spread,
+        paid: Paid,
         drain: Option<Duration>,
         verdict: Result<Verdict, String>,
     ) -> Self {
@@ -69,7 +78,8 @@ impl Summary {
             refused_reasons: tally.refused.clone(),
             cancels_failed: tally.cancels_failed,
             accept: tally.accept.spread(),
-            placed_to_paid,
+            placed_to_paid: paid.spread,
+            paid_per_s: paid.per_s,
             generator_late: tally.late.spread(),
             drain_s: drain.map(|drain| drain.as_secs_f64()),
             audit,
@@ -187,7 +197,7 @@ mod tests {
     fn the_table_and_the_json_tell_the_same() {
         let spread = Spread { count: 8, p50_ms: 120.0, p90_ms: 130.0, p99_ms: 140.0, p99_9_ms: 150.0, max_ms: 160.0 };
         let drain = Some(Duration::from_millis(1_250));
-        let summary = Summary::new(&plan(), &tally(), spread, drain, Ok(Verdict::default()));
+        let summary = Summary::new(&plan(), &tally(), Paid { spread, per_s: 2.5 }, drain, Ok(Verdict::default()));
         let table = summary.table();
         for line in [
             "500 orders per second for 30 s, 1000 customers, paid=90,declined=5,cancelled=5, seed 42",
@@ -205,7 +215,7 @@ mod tests {
         let json = summary.json();
         assert_eq!((&json["offered"], &json["accepted"], &json["refused"]), (&10.into(), &8.into(), &2.into()));
         assert_eq!(json["refused_reasons"]["not_sent"], 2);
-        assert_eq!(json["placed_to_paid"]["p99_9_ms"], 150.0);
+        assert_eq!((&json["placed_to_paid"]["p99_9_ms"], &json["paid_per_s"]), (&150.0.into(), &2.5.into()));
         assert_eq!((&json["drain_s"], &json["audit"]["balanced"]), (&1.25.into(), &true.into()));
         assert_eq!((&json["seed"], &json["accepted_kinds"]["paid"]), (&42.into(), &8.into()));
         assert!(summary.is_balanced());
@@ -217,11 +227,11 @@ mod tests {
             mismatches: vec![Mismatch::Queued { queue: "payment-service.order-events".to_owned(), messages: 3 }],
             ..Verdict::default()
         };
-        let wrong = Summary::new(&plan(), &tally(), Spread::default(), None, Ok(verdict));
+        let wrong = Summary::new(&plan(), &tally(), Paid::default(), None, Ok(verdict));
         assert!(!wrong.is_balanced());
         assert!(wrong.table().contains("3 message(s) wait") && wrong.table().contains("--wait"), "{}", wrong.table());
         assert_eq!(wrong.json()["audit"]["balanced"], false);
-        let unread = Summary::new(&plan(), &tally(), Spread::default(), None, Err("nobody is there".to_owned()));
+        let unread = Summary::new(&plan(), &tally(), Paid::default(), None, Err("nobody is there".to_owned()));
         assert!(!unread.is_balanced() && unread.table().contains("can't be read: nobody is there"));
         assert_eq!((&unread.json()["drain_s"], &unread.json()["audit"]["balanced"]), (&().into(), &false.into()));
     }
