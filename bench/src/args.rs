@@ -7,6 +7,7 @@ use std::str::FromStr;
 use clap::{Parser, Subcommand};
 
 use crate::cases::Case;
+use crate::orders::{self, Setup};
 use crate::sides::{Answer, Side};
 
 /// Measures the broker beside its peers and writes what came out.
@@ -69,15 +70,24 @@ impl FromStr for Only {
 }
 
 impl Only {
-    fn takes(&self, case: Case, side: Side) -> bool {
-        let is = |wanted: &Option<String>, name: String| wanted.as_ref().is_none_or(|wanted| *wanted == name);
-        is(&self.case, case.to_string()) && is(&self.side, side.to_string())
+    fn takes(&self, case: &str, side: &str) -> bool {
+        let is = |wanted: &Option<String>, name: &str| wanted.as_ref().is_none_or(|wanted| wanted == name);
+        is(&self.case, case) && is(&self.side, side)
     }
 }
 
 impl Args {
     /// Whether a case is to be run with a side.
     pub(crate) fn takes(&self, case: Case, side: Side) -> bool {
+        self.takes_named(&case.to_string(), &side.to_string())
+    }
+
+    /// Whether orders are to be put through a stack.
+    pub(crate) fn takes_orders(&self, setup: Setup) -> bool {
+        self.takes_named(orders::NAME, &setup.to_string())
+    }
+
+    fn takes_named(&self, case: &str, side: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only.takes(case, side))
     }
 }
@@ -86,6 +96,7 @@ impl Args {
 mod tests {
     use super::*;
     use crate::cases::CASES;
+    use crate::orders::SETUPS;
     use crate::sides::SIDES;
 
     fn taken(only: &[&str]) -> Vec<String> {
@@ -103,5 +114,16 @@ mod tests {
         assert_eq!(taken(&["/raw"]).len(), CASES.len());
         assert_eq!(taken(&[]).len(), SIDES.len() * CASES.len());
         assert!(taken(&["publish"]).is_empty(), "names are whole");
+        assert!(taken(&["orders"]).is_empty(), "they are no case of the sides");
+    }
+
+    #[test]
+    fn orders_are_a_case_of_their_own() {
+        let taken = |only: &str| {
+            let args = Args::try_parse_from(["bench", "--only", only]).unwrap();
+            SETUPS.into_iter().filter(|setup| args.takes_orders(*setup)).count()
+        };
+        let counts = ["orders", "orders/scaled-2", "/scaled-1", "deliver", "/broker"].map(taken);
+        assert_eq!(counts, [SETUPS.len(), 1, 1, 0, 0]);
     }
 }

@@ -6,6 +6,7 @@ mod cases;
 mod chart;
 mod error;
 mod markdown;
+mod orders;
 mod process;
 mod report;
 mod run;
@@ -18,6 +19,7 @@ use clap::{CommandFactory, Parser};
 
 use args::{Args, Role};
 use cases::{CASES, Extent};
+use orders::{Rush, SETUPS};
 use report::Results;
 use sides::SIDES;
 
@@ -51,12 +53,18 @@ async fn bench(args: &Args) -> error::Outcome {
     let mut results = Results::default();
     for round in 1..=rounds {
         for case in CASES {
-            for side in SIDES.into_iter().filter(|side| args.takes(case, *side)) {
+            for side in SIDES.into_iter().filter(|side| side.is_for(case) && args.takes(case, *side)) {
                 if results.is_hopeless(case, side) || (case.runs_once() && round > 1) {
                     continue;
                 }
                 eprintln!("round {round} of {rounds}: {case}, {side}");
                 results.add(case, side, run::run(side, case, extent).await);
+            }
+        }
+        for setup in SETUPS.into_iter().filter(|setup| args.takes_orders(*setup)) {
+            if !results.orders.is_hopeless(setup) {
+                eprintln!("round {round} of {rounds}: {}, {setup}", orders::NAME);
+                results.orders.add(setup, setup.run(if args.quick { Rush::QUICK } else { Rush::FULL }).await);
             }
         }
     }

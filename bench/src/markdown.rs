@@ -28,7 +28,7 @@ pub(crate) fn tables(results: &Results) -> String {
             table(&mut text, title, &rows, &sides, cell);
         }
     }
-    text
+    text + &results.orders.table()
 }
 
 /// Whether a case has a row in a table.

@@ -1,13 +1,15 @@
 //! Servers as processes: started in folders of their own, measured by `/proc`, ended by their id.
 
 use std::fs;
+use std::iter::Sum;
 use std::net::{SocketAddr, TcpListener};
+use std::ops::Add;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
@@ -15,6 +17,8 @@ use crate::error::{Error, Outcome};
 
 /// How long a server may take until it accepts connections.
 const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a server may take to end by itself.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
 /// How often it is tried.
 const START_PERIOD: Duration = Duration::from_millis(5);
 
@@ -25,6 +29,20 @@ pub(crate) struct Usage {
     pub(crate) cpu: Duration,
     /// The most memory that was resident, of all together.
     pub(crate) peak_rss_bytes: u64,
+}
+
+impl Add for Usage {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { cpu: self.cpu + other.cpu, peak_rss_bytes: self.peak_rss_bytes + other.peak_rss_bytes }
+    }
+}
+
+impl Sum for Usage {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), Add::add)
+    }
 }
 
 /// A server and everything that it has started, in a process group of its own. Ends with this value.
@@ -39,8 +57,15 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server and waits until it accepts connections. `command` is told a folder and a free port on loopback.
     pub(crate) async fn start(command: impl FnOnce(&Path, SocketAddr) -> Outcome<Command>) -> Outcome<Self> {
+        Self::start_at(free_address()?, command).await
+    }
+
+    /// The same on an address that the caller has chosen.
+    pub(crate) async fn start_at(
+        address: SocketAddr,
+        command: impl FnOnce(&Path, SocketAddr) -> Outcome<Command>,
+    ) -> Outcome<Self> {
         let dir = folder()?;
-        let address = free_address()?;
         let mut command = command(dir.path(), address)?;
         let log = fs::File::create(dir.path().join("bench-server.log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
@@ -72,6 +97,17 @@ impl Server {
         Ok(())
     }
 
+    /// Lets the server end by itself what it has started; what takes too long is killed.
+    pub(crate) async fn stop(mut self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        // It fails only when it has ended.
+        pid.map(|pid| kill_process(pid, Signal::TERM).ok());
+        let begun = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && begun.elapsed() < STOP_PATIENCE {
+            tokio::time::sleep(START_PERIOD).await;
+        }
+    }
+
     fn kill(&mut self) {
         let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         // It fails only when all have ended.
@@ -89,10 +125,8 @@ impl Server {
         let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         let stats =
             pids.filter_map(|pid| Some((pid, Stat::parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?)));
-        stats.filter(|(_, stat)| stat.group == self.child.id()).fold(Usage::default(), |sum, (pid, stat)| Usage {
-            cpu: sum.cpu + stat.cpu(),
-            peak_rss_bytes: sum.peak_rss_bytes + peak_rss_bytes(pid),
-        })
+        let own = stats.filter(|(_, stat)| stat.group == self.child.id());
+        own.map(|(pid, stat)| Usage { cpu: stat.cpu(), peak_rss_bytes: peak_rss_bytes(pid) }).sum()
     }
 }
 

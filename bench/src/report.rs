@@ -11,6 +11,7 @@ use crate::cases::{BYTES_DEFAULT, CASES, Case};
 use crate::chart::{self, Bar, Group};
 use crate::error::{Error, Outcome};
 use crate::markdown;
+use crate::orders::{self, SETUPS};
 use crate::run::{Backlog, Sample};
 use crate::sides::{SIDES, Side};
 use crate::stats::Summary;
@@ -29,6 +30,8 @@ pub(crate) struct Results {
     samples: BTreeMap<(Case, Side), Vec<Sample>>,
     failures: BTreeMap<(Case, Side), String>,
     missing: BTreeMap<Side, String>,
+    /// Those of the order flow.
+    pub(crate) orders: orders::Results,
 }
 
 /// Names all cases and sides.
@@ -37,6 +40,8 @@ pub(crate) fn list() {
     CASES.iter().for_each(|case| println!("  {:<20} {}", case.to_string(), case.title()));
     println!("sides, and what an acknowledged message has survived:");
     SIDES.iter().for_each(|side| println!("  {side:<20} {}", side.promise()));
+    println!("{}, a case of its own, by stack:", orders::NAME);
+    SETUPS.iter().for_each(|setup| println!("  {setup:<20} {}", setup.title()));
 }
 
 impl Results {
@@ -90,6 +95,7 @@ impl Results {
         println!("\nwhat an acknowledged message has survived:");
         SIDES.iter().for_each(|side| println!("  {side:<16} {}", side.promise()));
         self.missing.iter().for_each(|(side, why)| println!("missing: {side}: {why}"));
+        self.orders.failures().for_each(|failure| println!("failed: {failure}"));
     }
 
     fn print_line(&self, case: Case, side: Side) {
@@ -147,7 +153,8 @@ impl Results {
             .collect();
         let promises: BTreeMap<_, _> = SIDES.iter().map(|side| (side.to_string(), side.promise())).collect();
         let missing: BTreeMap<_, _> = self.missing.iter().map(|(side, why)| (side.to_string(), why)).collect();
-        let all = json!({ "results": samples, "failures": failures, "missing": missing, "promises": promises });
+        let all = json!({ "results": samples, "failures": failures, "missing": missing, "promises": promises,
+            "orders": self.orders.json() });
         let text = serde_json::to_string_pretty(&all).map_err(std::io::Error::from)?;
         fs::write(dir.join("bench.json"), text + "\n")?;
         fs::write(dir.join("bench.md"), markdown::tables(self))?;

@@ -116,7 +116,9 @@ impl Bench {
 
     /// Kills the server, starts it again, and waits until it has accepted a message.
     async fn restart(&mut self) -> Outcome<Duration> {
-        let Some(server) = &mut self.running.server else { return Err(Error::NotApplicable("it has no server")) };
+        let Some(server) = self.running.servers.first_mut() else {
+            return Err(Error::NotApplicable("it has no server"));
+        };
         let begun = Instant::now();
         server.restart().await?;
         let batch = Batch { messages: 1, ..batch(self.case) };
@@ -307,7 +309,7 @@ struct Mark {
 
 impl Mark {
     fn now(bench: &Bench, count: u64) -> Self {
-        let server = bench.running.server.as_ref().map(|server| server.usage()).unwrap_or_default();
+        let server = bench.running.servers.iter().map(|server| server.usage()).sum();
         Self { at: Instant::now(), count, server, client: own_usage() }
     }
 

@@ -1,5 +1,6 @@
 //! Who is measured, and what the acknowledgement of each promises.
 
+mod fronts;
 mod nats;
 mod noop;
 mod pubsub;
@@ -15,6 +16,7 @@ use std::sync::atomic::AtomicU64;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use crate::cases::{BYTES_DEFAULT, Case};
 use crate::chart::Kind;
 use crate::error::{Error, Outcome};
 use crate::process::Server;
@@ -26,6 +28,10 @@ pub(crate) use noop::{Answer, serve};
 pub(crate) enum Side {
     /// Our broker.
     Broker,
+    /// Our broker with its journal in one NATS server.
+    Front,
+    /// Two of our brokers with their journal in three NATS servers.
+    Fronts,
     /// A server of the same protocol that does nothing: no broker that speaks it can be faster.
     Noop,
     /// The same, but it answers with an id for each message, as the protocol asks for.
@@ -45,8 +51,10 @@ pub(crate) enum Side {
 }
 
 /// All sides, in the order in which they take turns.
-pub(crate) const SIDES: [Side; 9] = [
+pub(crate) const SIDES: [Side; 11] = [
     Side::Broker,
+    Side::Front,
+    Side::Fronts,
     Side::Noop,
     Side::NoopIds,
     Side::Raw,
@@ -57,9 +65,9 @@ pub(crate) const SIDES: [Side; 9] = [
     Side::RedisEverysec,
 ];
 
-/// A side at work: its server, if it has one, and a connected client.
+/// A side at work: its servers, if it has any, and a connected client.
 pub(crate) struct Running {
-    pub(crate) server: Option<Server>,
+    pub(crate) servers: Vec<Server>,
     pub(crate) client: Arc<dyn Client>,
 }
 
@@ -88,9 +96,11 @@ impl Side {
     pub(crate) async fn start(self) -> Outcome<Running> {
         let server = match self {
             Self::Broker => pubsub::start_broker().await?,
+            Self::Front => return self.start_fronts(1, 1).await,
+            Self::Fronts => return self.start_fronts(3, 2).await,
             Self::Noop => pubsub::start_noop(Answer::Nothing).await?,
             Self::NoopIds => pubsub::start_noop(Answer::Ids).await?,
-            Self::Raw => return Ok(Running { server: None, client: raw::start()? }),
+            Self::Raw => return Ok(Running { servers: Vec::new(), client: raw::start()? }),
             Self::Nats => nats::start(None).await?,
             Self::NatsAlways => nats::start(Some("always")).await?,
             Self::Rabbitmq => rabbitmq::start().await?,
@@ -98,18 +108,35 @@ impl Side {
             Self::RedisEverysec => redis::start("everysec").await?,
         };
         let client = self.connect(server.address()).await?;
-        Ok(Running { server: Some(server), client })
+        Ok(Running { servers: vec![server], client })
+    }
+
+    async fn start_fronts(self, nodes: usize, fronts: usize) -> Outcome<Running> {
+        let (servers, entrances) = fronts::start(nodes, fronts).await?;
+        Ok(Running { servers, client: pubsub::connect(&entrances, Answer::Ids).await? })
     }
 
     /// Connects to a server of this side.
     pub(crate) async fn connect(self, address: SocketAddr) -> Outcome<Arc<dyn Client>> {
         match self {
-            Self::Broker | Self::NoopIds => pubsub::connect(address, Answer::Ids).await,
-            Self::Noop => pubsub::connect(address, Answer::Nothing).await,
+            Self::Broker | Self::Front | Self::Fronts | Self::NoopIds => pubsub::connect(&[address], Answer::Ids).await,
+            Self::Noop => pubsub::connect(&[address], Answer::Nothing).await,
             Self::Raw => Err(Error::NotApplicable("a file has no server")),
             Self::Nats | Self::NatsAlways => nats::connect(address).await,
             Self::Rabbitmq => rabbitmq::connect(address).await,
             Self::RedisAlways | Self::RedisEverysec => redis::connect(address).await,
+        }
+    }
+
+    /// Whether it is put through a case. Those with a journal in NATS are there for what that costs, which few cases show.
+    pub(crate) fn is_for(self, case: Case) -> bool {
+        match self {
+            Self::Front | Self::Fronts => match case {
+                Case::Publish { bytes, .. } => bytes == BYTES_DEFAULT,
+                Case::Deliver | Case::Together | Case::Latency { per_s: 1_000 } => true,
+                Case::FanOut | Case::Topics | Case::Latency { .. } | Case::Backlog => false,
+            },
+            _ => true,
         }
     }
 
@@ -121,7 +148,7 @@ impl Side {
     /// Whom it stands for in the chart.
     pub(crate) fn kind(self) -> Kind {
         match self {
-            Self::Broker => Kind::Ours,
+            Self::Broker | Self::Front | Self::Fronts => Kind::Ours,
             Self::Noop | Self::NoopIds | Self::Raw => Kind::Floor,
             _ => Kind::Peer,
         }
@@ -131,6 +158,8 @@ impl Side {
     pub(crate) fn promise(self) -> &'static str {
         match self {
             Self::Broker => "on disk (fdatasync) before the reply",
+            Self::Front => "on disk of one NATS server (sync_interval: always)",
+            Self::Fronts => "on disk of two of three NATS servers (sync_interval: always), here on one machine",
             Self::Noop => "nothing: the request was decoded",
             Self::NoopIds => "nothing: the request was decoded and each message was given an id",
             Self::Raw => "on disk (fdatasync); a file in this process, no server",
@@ -149,6 +178,8 @@ impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Broker => "broker",
+            Self::Front => "front",
+            Self::Fronts => "fronts",
             Self::Noop => "noop",
             Self::NoopIds => "noop-ids",
             Self::Raw => "raw",

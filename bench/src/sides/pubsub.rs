@@ -4,6 +4,7 @@
 //! lease keeping of its own, which would be measured instead of the server.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -29,21 +30,23 @@ const OUTSTANDING_MAX: i64 = 10_000;
 /// The longest deadline that there is, so that none passes while it is measured.
 const ACK_DEADLINE_SECONDS: i32 = 600;
 
-/// Starts our broker: the one in `BENCH_BROKER`, or the one that is built into this program.
+/// Starts our broker on a journal of its own.
 pub(super) async fn start_broker() -> Outcome<Server> {
-    Server::start(|dir, address| {
-        let mut command = match std::env::var_os("BENCH_BROKER") {
-            Some(program) => Command::new(program),
-            None => {
-                let mut command = Command::new(std::env::current_exe()?);
-                command.arg("broker");
-                command
-            }
-        };
-        command.args(["serve", "--listen", &address.to_string(), "--data-dir"]).arg(dir.join("data"));
-        Ok(command)
-    })
-    .await
+    Server::start(broker).await
+}
+
+/// The call that runs our broker: the one in `BENCH_BROKER`, or the one that is built into this program.
+pub(super) fn broker(dir: &Path, address: SocketAddr) -> Outcome<Command> {
+    let mut command = match std::env::var_os("BENCH_BROKER") {
+        Some(program) => Command::new(program),
+        None => {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.arg("broker");
+            command
+        }
+    };
+    command.args(["serve", "--listen", &address.to_string(), "--data-dir"]).arg(dir.join("data"));
+    Ok(command)
 }
 
 /// Starts the server that does nothing.
@@ -56,15 +59,16 @@ pub(super) async fn start_noop(answer: Answer) -> Outcome<Server> {
     .await
 }
 
-pub(super) async fn connect(address: SocketAddr, answer: Answer) -> Outcome<Arc<dyn Client>> {
+/// Connects to servers that have the same topics; with several, the connections are spread over them.
+pub(super) async fn connect(addresses: &[SocketAddr], answer: Answer) -> Outcome<Arc<dyn Client>> {
     let mut channels = Vec::with_capacity(CONNECTIONS);
-    for _ in 0..CONNECTIONS {
-        channels.push(channel(address).await?);
+    for address in addresses.iter().cycle().take(CONNECTIONS) {
+        channels.push(channel(*address).await?);
     }
     Ok(Arc::new(Pubsub { channels, next: AtomicUsize::new(0), answer }))
 }
 
-async fn channel(address: SocketAddr) -> Outcome<Channel> {
+pub(super) async fn channel(address: SocketAddr) -> Outcome<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
     Ok(endpoint.connect().await?)
 }
