@@ -34,3 +34,10 @@ pub use journal::{Entry, Journal, SegmentInfo, StreamSpan};
 pub use reader::{Found, Reader};
 pub use recovery::{Checkpoint, Cut, Recovered};
 pub use segment::{Position, SEGMENT_HEADER_BYTES};
+
+/// Whether a file with this name belongs to a journal: a segment, its index, a checkpoint. What else lies in the directory
+/// is none of its affair, or speaks of this directory alone.
+#[must_use]
+pub fn is_file_of_journal(name: &str) -> bool {
+    segment::parse_name(name).or_else(|| index::parse_name(name)).or_else(|| checkpoint::parse_name(name)).is_some()
+}

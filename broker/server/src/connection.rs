@@ -22,6 +22,9 @@ pub(crate) const CONNECTIONS_MAX: usize = 10_000;
 /// How long no connection is accepted after one could not be.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long after the end of a stream its connection may take to end as well, for the two to count as one event.
+pub(crate) const LOST_GRACE: Duration = Duration::from_millis(50);
+
 /// A TCP connection whose end, however it comes, cancels a token that its requests carry.
 #[derive(Debug)]
 pub(crate) struct Connection {
@@ -36,7 +39,7 @@ pub(crate) struct Connection {
 pub(crate) struct ConnectionInfo {
     /// Cancelled once nothing can come from the peer any more.
     pub(crate) lost: CancellationToken,
-    /// Another broker forwards on it, for one client.
+    /// Another broker forwards on it, for one client, and closes it before it lets a stream of a lost client end.
     pub(crate) is_forwarded: bool,
     /// The connection to the broker that owns the journal, if this one only forwards; it ends with this one.
     pub(crate) upstream: Upstream,

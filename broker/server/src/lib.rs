@@ -13,9 +13,11 @@ mod front;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod house;
 mod metrics;
 mod push;
 mod server;
+mod services;
 mod topology;
 
 #[cfg(feature = "benching")]

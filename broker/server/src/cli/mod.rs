@@ -2,6 +2,7 @@
 
 mod check;
 mod completions;
+mod copy;
 mod dead_letter;
 mod error;
 mod health;
@@ -38,6 +39,8 @@ pub enum Command {
     Serve(serve::Serve),
     /// Read a whole journal that no broker has open, and change nothing; exits with 0 when it is sound
     Check(check::Check),
+    /// Copy a journal that no broker has open into a NATS cluster, or from there into a directory
+    Copy(copy::Copy),
     /// Ask a running broker whether it is healthy; exits with 0 when it is
     Health(health::Health),
     /// Create, list, describe, update and delete topics
@@ -89,6 +92,7 @@ impl Command {
         match self {
             Self::Serve(serve) => serve.execute().await?,
             Self::Check(check) => check.execute()?,
+            Self::Copy(copy) => copy.execute().await?,
             Self::Health(health) => health.execute().await?,
             Self::Topic(topic) => topic.execute().await?,
             Self::Subscription(subscription) => subscription.execute().await?,

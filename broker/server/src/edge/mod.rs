@@ -24,5 +24,5 @@ pub(crate) use publisher::Publisher;
 pub(crate) use rest::{refusal, with_rest};
 pub(crate) use schema::Schemas;
 pub(crate) use settings::{subscription_config, topic_config};
-pub(crate) use status::Invalid;
+pub(crate) use status::{Invalid, stopping};
 pub(crate) use subscriber::Subscriber;

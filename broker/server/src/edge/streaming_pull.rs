@@ -15,7 +15,7 @@ use tonic::{Status, Streaming};
 use super::parse::{ack_deadline, ack_ids_max, lease_ms, name};
 use super::received;
 use super::status::{Invalid, stopping};
-use crate::connection::ConnectionInfo;
+use crate::connection::{ConnectionInfo, LOST_GRACE};
 use crate::engine::{AckId, Confirmation, DeadlineChange, Ending, Engine, Flow, LeaseControl, Leases};
 
 /// An idle stream sends an empty response this often to a client that knows how to take it as a sign of life.
@@ -26,10 +26,6 @@ const HEARTBEAT_PROTOCOL_VERSION: i64 = 1;
 const RESPONSES_MAX: usize = 1;
 /// Confirmations that wait for the client to read them. While there are so many, none of its requests is read.
 const CONFIRMATIONS_MAX: usize = 16;
-/// How long after a stream's end its connection may take to end as well, for the two to count as one event.
-const LOST_GRACE: Duration = Duration::from_millis(50);
-/// The same when another broker forwards: it hears of the two first, and one after the other.
-const LOST_GRACE_FORWARDED: Duration = Duration::from_millis(500);
 
 type Response = Result<pb::StreamingPullResponse, Status>;
 
@@ -164,10 +160,10 @@ impl<E: Engine> Session<E> {
 
     /// What becomes of the leases: a consumer whose connection ended does not come back for them.
     async fn ending(&self, end: &End) -> Ending {
-        if let End::Gone = end {
+        // A broker that forwards has waited already.
+        if matches!(end, End::Gone) && !self.connection.is_forwarded {
             // Stream and connection end one shortly after the other, in either order.
-            let grace = if self.connection.is_forwarded { LOST_GRACE_FORWARDED } else { LOST_GRACE };
-            tokio::time::timeout(grace, self.connection.lost.cancelled()).await.ok();
+            tokio::time::timeout(LOST_GRACE, self.connection.lost.cancelled()).await.ok();
         }
         if self.connection.lost.is_cancelled() { Ending::ConnectionLost } else { Ending::Graceful }
     }

@@ -4,5 +4,5 @@ mod page;
 mod requests;
 mod series;
 
-pub(crate) use page::Page;
+pub(crate) use page::{Page, Source};
 pub(crate) use requests::{Requests, count};

@@ -24,6 +24,8 @@ pub(crate) trait Mirror: fmt::Debug + Send + Sync + 'static {
     fn note(&self, file: &str, change: Change<'_>) -> io::Result<()>;
     /// Waits until all that was noted is durable.
     fn flush(&self) -> io::Result<()>;
+    /// Whether the directory belongs to somebody else by now. Nothing is opened in it any more then.
+    fn is_over(&self) -> bool;
 }
 
 /// A change of one file.
@@ -66,6 +68,14 @@ impl Store {
         self.mirror.as_ref().filter(|_| !name.ends_with(TEMPORARY_SUFFIX) && name != DAMAGED)
     }
 
+    /// Whoever reads on for a moment must not take the files of the next one for damaged ones of its own.
+    fn check(&self) -> io::Result<()> {
+        match &self.mirror {
+            Some(mirror) if mirror.is_over() => Err(io::Error::other("this copy of the journal was given up")),
+            _ => Ok(()),
+        }
+    }
+
     fn file(&self, name: &str, local: OsFile) -> StoreFile {
         StoreFile { name: name.to_owned(), local, mirror: self.mirror_of(name).cloned() }
     }
@@ -84,6 +94,7 @@ impl Disk for Store {
     }
 
     fn create(&self, name: &str) -> io::Result<StoreFile> {
+        self.check()?;
         let local = self.local.create(name)?;
         if let Some(mirror) = self.mirror_of(name) {
             mirror.note(name, Change::Create)?;
@@ -92,16 +103,19 @@ impl Disk for Store {
     }
 
     fn open(&self, name: &str) -> io::Result<StoreFile> {
+        self.check()?;
         let local = self.local.open(name)?;
         Ok(self.file(name, local))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.check()?;
         self.local.remove(name)?;
         self.mirror_of(name).map_or(Ok(()), |mirror| mirror.note(name, Change::Remove))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.check()?;
         self.local.rename(from, to)?;
         let Some(mirror) = self.mirror_of(to) else { return Ok(()) };
         let file = self.local.open(to)?;

@@ -1,12 +1,14 @@
 //! From a follower to the owner.
 
 use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use broker_log::{Disk, OsDisk};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::change::{Piece, decode};
 use super::claim::{Claim, Owner, Watched};
@@ -23,13 +25,21 @@ const FOLLOW_PAUSE: Duration = Duration::from_millis(100);
 const WATCH_PERIOD: Duration = Duration::from_millis(500);
 /// How long it pauses when the cluster did not answer.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(250);
+/// How long an engine that has ended may take to let go of its directory.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A front in its cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Member {
+    cluster: Cluster,
+    options: Options,
+    owner: Owner,
+}
 
 /// A front that follows the journal, and would own it.
 #[derive(Debug)]
 pub(crate) struct Candidate {
-    cluster: Cluster,
-    options: Options,
-    owner: Owner,
+    member: Member,
     copy: Copy,
 }
 
@@ -38,17 +48,59 @@ pub(crate) struct Candidate {
 pub(crate) struct Seat {
     pub(crate) running: Running,
     pub(crate) claim: Claim,
+    pub(crate) way: Way,
+}
+
+/// The owner's way to the stream.
+#[derive(Debug)]
+pub(crate) struct Way {
+    publisher: Arc<Publisher>,
+    over: CancellationToken,
 }
 
 /// Joins a cluster. What the directory of the copy holds is discarded.
 pub(crate) async fn join(options: Options) -> Result<Candidate, Failure> {
-    let cluster = Cluster::join(&options).await?;
+    let cluster = Cluster::join(&options.target).await?;
     let owner = Owner { id: cluster.client.new_inbox(), address: options.advertise.clone(), draining: false };
-    let copy = Copy::empty(options.dir(), cluster.file_subjects())?;
-    Ok(Candidate { cluster, options, owner, copy })
+    let copy = Copy::empty(options.dir(), &cluster)?;
+    Ok(Candidate { member: Member { cluster, options, owner }, copy })
+}
+
+impl Member {
+    /// Follows the journal from its start, with an empty copy. An engine that was just ended may still let go of the
+    /// directory.
+    pub(crate) async fn follow(self) -> Result<Candidate, Failure> {
+        let begun = Instant::now();
+        loop {
+            match Copy::empty(self.options.dir(), &self.cluster) {
+                Ok(copy) => return Ok(Candidate { member: self, copy }),
+                Err(Failure::Directory { source, .. })
+                    if source.kind() == ErrorKind::WouldBlock && begun.elapsed() < RELEASE_PATIENCE => {}
+                Err(failure) => return Err(failure),
+            }
+            sleep(FOLLOW_PAUSE).await;
+        }
+    }
+}
+
+impl Way {
+    /// Whether an engine that failed did so because the cluster did not take a change of it.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.publisher.has_failed()
+    }
+
+    /// Publishes nothing any more. The engine fails with its next change.
+    pub(crate) fn end(&self) {
+        self.over.cancel();
+    }
 }
 
 impl Candidate {
+    /// The front, for when it has lost the journal.
+    pub(crate) fn member(&self) -> Member {
+        self.member.clone()
+    }
+
     /// Follows the journal until nobody owns it, and then takes it. `tell` hears meanwhile who does. Safe to cancel.
     pub(crate) async fn elected(mut self, tell: &(impl Fn(Option<String>) + Sync)) -> Result<Seat, Failure> {
         let mut watched = Watched::default();
@@ -78,18 +130,20 @@ impl Candidate {
         watched: &mut Watched,
         tell: &(impl Fn(Option<String>) + Sync),
     ) -> Result<Option<Claim>, Failure> {
-        let owner = watched.look(&self.cluster).await?;
-        if !watched.is_free(&self.owner).await {
-            tell(owner.map(|owner| owner.address));
+        let Member { cluster, owner: own, .. } = &self.member;
+        let owner = watched.look(cluster).await?;
+        if !watched.is_free(own).await {
+            // A copy has it that is at work, and answers nobody.
+            tell(owner.map(|owner| owner.address).filter(|address| !address.is_empty()));
             return Ok(None);
         }
         tell(None);
-        watched.take(&self.cluster, self.owner.clone()).await
+        watched.take(cluster, own.clone()).await
     }
 
     /// Applies what has come. Answers whether there was something.
     async fn follow(&mut self) -> Result<bool, Failure> {
-        let changes = self.cluster.after(self.copy.last).await?;
+        let changes = self.member.cluster.after(self.copy.last).await?;
         if changes.is_empty() {
             return Ok(false);
         }
@@ -99,16 +153,51 @@ impl Candidate {
 
     /// Ends the old owner's writing, then opens the journal as it is by then.
     async fn take_over(self, mut claim: Claim) -> Result<Seat, Failure> {
-        let opening = self.open();
-        tokio::select! {
-            opened = opening => Ok(Seat { running: opened?, claim }),
+        let over = CancellationToken::new();
+        let opened = tokio::select! {
+            opened = self.open(over.clone()) => opened,
             failure = claim.keep() => Err(failure),
+        };
+        match opened {
+            Ok((running, publisher)) => Ok(Seat { running, claim, way: Way { publisher, over } }),
+            Err(failure) => {
+                // What goes on in the background lets go of the directory.
+                over.cancel();
+                if !failure.is_of_ownership() {
+                    claim.release().await;
+                }
+                Err(failure)
+            }
         }
     }
 
-    async fn open(mut self) -> Result<Running, Failure> {
+    async fn open(mut self, over: CancellationToken) -> Result<(Running, Arc<Publisher>), Failure> {
         let begun = Instant::now();
-        let claim = loop {
+        let claim = self.claim().await?;
+        let Self { member: Member { cluster, options, .. }, copy } = self;
+        drop(copy);
+        let publisher = Arc::new(Publisher::new(cluster.clone(), claim, Handle::current(), over));
+        let mirror: Arc<dyn Mirror> = publisher.clone();
+        let dir = options.dir();
+        let engine = embedded::Options { dir: dir.clone(), mirror: Some(mirror), ..options.engine };
+        let running = match embedded::open(engine).await {
+            Ok(running) => running,
+            Err(failure) if publisher.has_failed() => return Err(Failure::Lost(failure.to_string())),
+            Err(failure) => return Err(failure.into()),
+        };
+        let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(claim, took_ms, "This broker owns the journal now.");
+        tokio::spawn(async move {
+            if let Err(error) = sweep(&cluster, &dir).await {
+                tracing::warn!(%error, "Space of files that are gone was not given back.");
+            }
+        });
+        Ok((running, publisher))
+    }
+
+    /// Follows to the end of the stream, and says there that there is a new owner.
+    async fn claim(&mut self) -> Result<u64, Failure> {
+        loop {
             // The caller ends this when the cluster stays silent for too long.
             match self.follow().await {
                 Ok(true) => continue,
@@ -119,24 +208,14 @@ impl Candidate {
                 }
                 Err(failure) => return Err(failure),
             }
-            if let Some(claim) = publisher::claim(&self.cluster, &self.owner.id, self.copy.last).await? {
-                break claim;
+            let Member { cluster, owner, .. } = &self.member;
+            if self.copy.is_partial {
+                return Err(Failure::Partial(cluster.name.clone()));
             }
-        };
-        let Self { cluster, options, copy, owner: _ } = self;
-        drop(copy);
-        let publisher: Arc<dyn Mirror> = Arc::new(Publisher::new(cluster.clone(), claim, Handle::current()));
-        let dir = options.dir();
-        let engine = embedded::Options { dir: dir.clone(), mirror: Some(publisher), ..options.engine };
-        let running = embedded::open(engine).await?;
-        let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(claim, took_ms, "This broker owns the journal now.");
-        tokio::spawn(async move {
-            if let Err(error) = sweep(&cluster, &dir).await {
-                tracing::warn!(%error, "Space of files that are gone was not given back.");
+            if let Some(claim) = publisher::claim(cluster, &owner.id, self.copy.last).await? {
+                return Ok(claim);
             }
-        });
-        Ok(running)
+        }
     }
 }
 
@@ -147,7 +226,9 @@ async fn sweep(cluster: &Cluster, dir: &std::path::Path) -> Result<(), Failure> 
     let directory = |source| Failure::Directory { dir: dir.to_owned(), source };
     let there = OsDisk::new(dir).and_then(|disk| disk.list()).map_err(directory)?;
     let there: HashSet<String> = there.into_iter().collect();
-    for file in listed.into_iter().filter(|file| !there.contains(file)) {
+    // Of some only the message is left that says that they are gone.
+    let listed = listed.into_iter().filter(|(_, messages)| *messages > 1).map(|(file, _)| file);
+    for file in listed.filter(|file| !there.contains(file)) {
         let last = cluster.last_of(&file).await?;
         if decode(last.payload) == Ok(Piece::Remove) {
             cluster.purge(&last.subject, last.sequence).await?;

@@ -83,6 +83,24 @@ impl Watched {
             || (!owner.draining && is_refused(&owner.address).await)
     }
 
+    /// Waits until nobody has the journal, and takes it. Answers with an owner that goes on renewing its claim.
+    pub(super) async fn wait(&mut self, cluster: &Cluster, own: &Owner) -> Result<Result<Claim, Owner>, Failure> {
+        let mut first: Option<u64> = None;
+        loop {
+            let owner = self.look(cluster).await?;
+            if self.is_free(own).await {
+                if let Some(claim) = self.take(cluster, own.clone()).await? {
+                    return Ok(Ok(claim));
+                }
+            } else if let (Some((entry, _)), Some(owner)) = (&self.seen, owner)
+                && *first.get_or_insert(entry.revision) != entry.revision
+            {
+                return Ok(Err(owner));
+            }
+            sleep(RENEW_PERIOD).await;
+        }
+    }
+
     /// Takes the entry, if it is still the one that was seen.
     pub(super) async fn take(&self, cluster: &Cluster, owner: Owner) -> Result<Option<Claim>, Failure> {
         let revision = self.seen.as_ref().map_or(0, |(entry, _)| entry.revision);

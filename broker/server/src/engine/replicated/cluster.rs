@@ -1,19 +1,20 @@
 //! The NATS cluster: connected, new enough, and set up as the journal needs it.
 
+use std::io;
 use std::time::Duration;
 
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
-use async_nats::jetstream::stream::{self, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{self, DiscardPolicy, LastRawMessageErrorKind, RetentionPolicy, StorageType};
 use async_nats::jetstream::{self, Context, ErrorCode, kv};
-use async_nats::{Client, ConnectOptions};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions};
 use bytes::Bytes;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
 
 use super::failure::Failure;
-use super::options::{EngineName, Options, Replicas};
+use super::options::{Credentials, EngineName, Replicas, Target};
 
 /// The oldest server that honours all that is asked of it here.
 const SERVER_VERSION_MIN: (u64, u64) = (2, 14);
@@ -56,8 +57,8 @@ pub(super) struct Stored {
 
 impl Cluster {
     /// Connects, checks the server, makes the stream and the bucket, or checks those that are there.
-    pub(super) async fn join(options: &Options) -> Result<Self, Failure> {
-        let client = connect(options).await?;
+    pub(super) async fn join(target: &Target) -> Result<Self, Failure> {
+        let client = connect(target).await?;
         let server = client.server_info();
         check_version(&server.server_name, &server.version)?;
         if !server.jetstream {
@@ -65,16 +66,16 @@ impl Cluster {
         }
         let context = jetstream::ContextBuilder::new().timeout(REQUEST_TIMEOUT).ack_timeout(REQUEST_TIMEOUT);
         let context = context.build(client.clone());
-        let replicas = match options.replicas {
+        let replicas = match target.replicas {
             Some(Replicas(replicas)) => replicas,
             None if server.cluster.is_some() => REPLICAS_DEFAULT,
             None => 1,
         };
         let deadline = Instant::now() + START_PATIENCE;
-        let fixed = options.replicas.is_some();
-        let replicas = retried(deadline, || prepare_stream(&context, &options.name, replicas, fixed)).await?;
-        let owners = retried(deadline, || prepare_bucket(&context, &options.name, replicas)).await?;
-        Ok(Self { client, context, name: options.name.clone(), owners })
+        let fixed = target.replicas.is_some();
+        let replicas = retried(deadline, || prepare_stream(&context, &target.name, replicas, fixed)).await?;
+        let owners = retried(deadline, || prepare_bucket(&context, &target.name, replicas)).await?;
+        Ok(Self { client, context, name: target.name.clone(), owners })
     }
 
     /// The subject of a file's changes.
@@ -85,6 +86,11 @@ impl Cluster {
     /// The subject on which a new owner says that it is one.
     pub(super) fn claim_subject(&self) -> String {
         format!("{}claim", self.name.subjects())
+    }
+
+    /// The subject on which it is said that a journal is being copied into the stream, and that it is whole.
+    pub(super) fn transfer_subject(&self) -> String {
+        format!("{}transfer", self.name.subjects())
     }
 
     /// What comes in the stream behind `last`, from whichever server is at hand: it may be behind, but leaves nothing out.
@@ -137,8 +143,8 @@ impl Cluster {
         Some(message.headers.get(NATS_MESSAGE_ID)?.as_str().to_owned())
     }
 
-    /// Files of which the stream holds more than one message, by their names.
-    pub(super) async fn files(&self) -> Result<Vec<String>, Failure> {
+    /// The files that the stream speaks of, by their names, and in how many messages.
+    pub(super) async fn files(&self) -> Result<Vec<(String, usize)>, Failure> {
         let failed = |why: String| Failure::Request { what: "list the subjects of the stream", why };
         let stream = self.context.get_stream_no_info(self.name.stream()).await;
         let stream = stream.map_err(|error| failed(error.to_string()))?;
@@ -148,8 +154,8 @@ impl Cluster {
         let mut found = Vec::new();
         while let Some(subject) = subjects.next().await {
             let (subject, messages) = subject.map_err(|error| failed(error.to_string()))?;
-            if let (Some(file), true) = (subject.strip_prefix(&files), messages > 1) {
-                found.push(file.to_owned());
+            if let Some(file) = subject.strip_prefix(&files) {
+                found.push((file.to_owned(), messages));
             }
         }
         Ok(found)
@@ -164,6 +170,34 @@ impl Cluster {
         let last = stream.get_last_raw_message_by_subject(&subject).await;
         let last = last.map_err(|error| failed(error.to_string()))?;
         Ok(Stored { sequence: last.sequence, previous: 0, subject, payload: last.payload })
+    }
+
+    /// The last message about a transfer, if there was one.
+    pub(super) async fn transfer(&self) -> Result<Option<Bytes>, Failure> {
+        let failed = |why: String| Failure::Request { what: "say whether its journal is whole", why };
+        let stream = self.context.get_stream_no_info(self.name.stream()).await;
+        let stream = stream.map_err(|error| failed(error.to_string()))?;
+        match stream.get_last_raw_message_by_subject(&self.transfer_subject()).await {
+            Ok(message) => Ok(Some(message.payload)),
+            Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+
+    /// The number of the last message of the stream, 0 if there was none.
+    pub(super) async fn last(&self) -> Result<u64, Failure> {
+        let failed = |why: String| Failure::Request { what: "show the stream of the journal", why };
+        let stream = self.context.get_stream(self.name.stream()).await.map_err(|error| failed(error.to_string()))?;
+        Ok(stream.cached_info().state.last_sequence)
+    }
+
+    /// Gives back the space of everything before a message.
+    pub(super) async fn purge_before(&self, sequence: u64) -> Result<(), Failure> {
+        let failed = |why: String| Failure::Request { what: "give back the space of a transfer before", why };
+        let stream = self.context.get_stream_no_info(self.name.stream()).await;
+        let stream = stream.map_err(|error| failed(error.to_string()))?;
+        stream.purge().sequence(sequence).await.map_err(|error| failed(error.to_string()))?;
+        Ok(())
     }
 
     /// Gives back the space of what was said of a file before `removal`, the message that it is gone. That one stays, for
@@ -188,22 +222,40 @@ fn stored(answer: async_nats::Message) -> Option<Stored> {
     })
 }
 
-async fn connect(options: &Options) -> Result<Client, Failure> {
+async fn connect(target: &Target) -> Result<Client, Failure> {
     let deadline = Instant::now() + START_PATIENCE;
     loop {
-        let connecting = ConnectOptions::new()
+        let options = ConnectOptions::new()
             .name("orderflow broker")
             .connection_timeout(REQUEST_TIMEOUT)
-            .request_timeout(Some(REQUEST_TIMEOUT))
-            .connect(options.servers.servers());
+            .request_timeout(Some(REQUEST_TIMEOUT));
+        // The client does not look for them in the addresses.
+        let options = match target.servers.credentials() {
+            Some(Credentials::UserAndPassword(user, password)) => options.user_and_password(user, password),
+            Some(Credentials::Token(token)) => options.token(token),
+            None => options,
+        };
+        let connecting = options.connect(target.servers.servers());
         match connecting.await {
             Ok(client) => return Ok(client),
-            Err(error) if Instant::now() >= deadline => return Err(Failure::Connect(error)),
+            Err(error) if Instant::now() >= deadline || is_final(&error) => return Err(Failure::Connect(error)),
             Err(error) => {
                 tracing::info!(%error, "The NATS cluster can't be reached yet.");
                 sleep(START_PAUSE).await;
             }
         }
+    }
+}
+
+/// Whether another try would end like this one: the server has said no, or is not the one that it has to be.
+fn is_final(error: &ConnectError) -> bool {
+    use ConnectErrorKind::{Authentication, AuthorizationViolation, Io, ServerParse, Tls};
+    let of_system = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    match error.kind() {
+        Authentication | AuthorizationViolation | ServerParse | Tls => true,
+        // A certificate that can't be trusted comes like this.
+        Io => of_system.is_some_and(|error| error.kind() == io::ErrorKind::InvalidData),
+        _ => false,
     }
 }
 

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use broker_log::{Disk, OsDisk};
 
 use super::change::{Piece, decode};
-use super::cluster::Stored;
+use super::cluster::{Cluster, Stored};
 use super::failure::Failure;
+use super::transfer;
 
 /// The file whose lock keeps a second process out; it stays.
 const LOCK: &str = "LOCK";
@@ -22,6 +23,10 @@ pub(super) struct Copy {
     dir: PathBuf,
     /// The subjects of files begin with it.
     files: String,
+    /// The subject of transfers.
+    transfer: String,
+    /// A journal was being copied into the stream, and is not whole yet.
+    pub(super) is_partial: bool,
     /// The last change that it holds, or passed over.
     pub(super) last: u64,
     /// The file that was written last, since most changes concern the same one.
@@ -32,16 +37,22 @@ pub(super) struct Copy {
 
 impl Copy {
     /// Empties the directory and starts from nothing.
-    pub(super) fn empty(dir: PathBuf, files: String) -> Result<Self, Failure> {
+    pub(super) fn empty(dir: PathBuf, cluster: &Cluster) -> Result<Self, Failure> {
+        Self::of(dir, cluster.file_subjects(), cluster.transfer_subject())
+    }
+
+    fn of(dir: PathBuf, files: String, transfer: String) -> Result<Self, Failure> {
         let failed = |source| Failure::Directory { dir: dir.clone(), source };
         let lock = OsDisk::new(&dir).and_then(|disk| disk.lock()).map_err(failed)?;
-        for entry in fs::read_dir(&dir).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if entry.file_name() != LOCK {
-                fs::remove_file(entry.path()).map_err(failed)?;
-            }
-        }
-        Ok(Self { dir, files, last: 0, open: None, _lock: lock })
+        clear(&dir).map_err(failed)?;
+        Ok(Self { dir, files, transfer, is_partial: false, last: 0, open: None, _lock: lock })
+    }
+
+    /// Whether there is no file of a journal in it.
+    pub(super) fn is_empty(&self) -> Result<bool, Failure> {
+        let names = OsDisk::new(&self.dir).and_then(|disk| disk.list());
+        let names = names.map_err(|source| Failure::Directory { dir: self.dir.clone(), source })?;
+        Ok(!names.iter().any(|name| broker_log::is_file_of_journal(name)))
     }
 
     /// Applies what follows in the stream. Blocks.
@@ -54,6 +65,15 @@ impl Copy {
                 let piece = decode(payload).map_err(|why| Failure::Change { sequence, why })?;
                 let applied = self.apply_one(file, &piece);
                 applied.map_err(|source| Failure::Directory { dir: self.dir.join(file), source })?;
+            } else if subject == self.transfer {
+                let begins =
+                    transfer::begins(&payload).ok_or(Failure::Change { sequence, why: "it is no transfer" })?;
+                if begins {
+                    // What a transfer before it has brought is no part of this one.
+                    self.open = None;
+                    clear(&self.dir).map_err(|source| Failure::Directory { dir: self.dir.clone(), source })?;
+                }
+                self.is_partial = begins;
             }
             self.last = sequence;
         }
@@ -90,6 +110,17 @@ impl Copy {
     }
 }
 
+/// Removes everything but the lock.
+fn clear(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name() != LOCK {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 fn staged(file: &str) -> String {
     format!("{file}{STAGED_SUFFIX}")
 }
@@ -120,8 +151,12 @@ mod tests {
             .collect()
     }
 
+    fn of(dir: &TempDir) -> Result<Copy, Failure> {
+        Copy::of(dir.path().join("copy"), "orderflow.test.file.".to_owned(), "orderflow.test.transfer".to_owned())
+    }
+
     fn copy(dir: &TempDir) -> Copy {
-        Copy::empty(dir.path().join("copy"), "orderflow.test.file.".to_owned()).unwrap()
+        of(dir).unwrap()
     }
 
     #[test]
@@ -162,11 +197,29 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let mut first = copy(&dir);
         first.apply(stored(&[("a.log", Change::Create)])).unwrap();
-        let second = Copy::empty(dir.path().join("copy"), String::new());
+        let second = of(&dir);
         assert!(matches!(second, Err(Failure::Directory { source, .. }) if source.kind() == io::ErrorKind::WouldBlock));
         drop(first);
         drop(copy(&dir));
         assert!(!dir.path().join("copy/a.log").exists());
+    }
+
+    #[test]
+    fn a_transfer_that_begins_discards_what_was_there_and_is_partial_until_it_is_done() {
+        let dir = TempDir::new().unwrap();
+        let mut copy = copy(&dir);
+        let says = |sequence, payload: &'static [u8]| {
+            let (subject, payload) = ("orderflow.test.transfer".to_owned(), payload.into());
+            vec![Stored { sequence, previous: 0, subject, payload }]
+        };
+        copy.apply(stored(&[("a.log", Change::Create)])).unwrap();
+        copy.apply(says(2, transfer::BEGUN)).unwrap();
+        assert!(copy.is_partial && !dir.path().join("copy/a.log").exists());
+        copy.apply(stored(&[("b.log", Change::Create)])).unwrap();
+        copy.apply(says(4, transfer::DONE)).unwrap();
+        assert!(!copy.is_partial && dir.path().join("copy/b.log").exists());
+        let refused = copy.apply(says(5, b"else"));
+        assert!(matches!(refused, Err(Failure::Change { sequence: 5, .. })), "{refused:?}");
     }
 
     #[test]

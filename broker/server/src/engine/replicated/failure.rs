@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::options::EngineName;
 use crate::engine::embedded;
 
 /// What keeps a front from starting, or ends it. The journal is safe in the cluster; another front goes on.
@@ -39,10 +40,35 @@ pub(crate) enum Failure {
     /// The claim could not be renewed in time, or another front has it.
     #[error("the ownership of the journal was lost: {0}")]
     Lost(String),
+    /// A transfer into the cluster was begun and not ended.
+    #[error("a `broker copy` into the journal `{0}` was interrupted, so it is not whole; repeat the copy")]
+    Partial(EngineName),
+    /// A transfer has its place taken.
+    #[error("the journal `{0}` in the cluster is not empty, and nothing is copied over another journal")]
+    NotEmpty(EngineName),
+    /// A transfer finds nothing.
+    #[error("the journal `{0}` in the cluster is empty, so there is nothing to copy")]
+    Nothing(EngineName),
+    /// A broker serves what is to be copied or copied to.
+    #[error("the journal `{name}` in the cluster is owned by a broker at `{address}`; stop all brokers on it first")]
+    Served { name: EngineName, address: String },
+    /// The directory that a transfer would make is there.
+    #[error("directory `{}` is there and not empty; a journal is copied to a new one", .0.display())]
+    Taken(PathBuf),
+    /// A file can't be copied.
+    #[error("`{}` can't be copied: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
     /// The cluster confirmed nothing for too long.
     #[error("the cluster confirmed no change for {} s: {why}", waited.as_secs())]
     Unconfirmed { waited: Duration, why: String },
     /// The engine can't start.
     #[error(transparent)]
     Engine(#[from] embedded::Failure),
+}
+
+impl Failure {
+    /// Whether only the ownership is lost: this broker can follow again, with an empty copy.
+    pub(crate) fn is_of_ownership(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::Unconfirmed { .. })
+    }
 }

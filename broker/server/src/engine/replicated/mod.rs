@@ -17,9 +17,11 @@ mod copy;
 mod failure;
 mod options;
 mod publisher;
+mod transfer;
 
 pub(crate) use candidate::{Candidate, Seat, join};
 pub(crate) use claim::Claim;
 pub(crate) use failure::Failure;
 pub use options::{EngineAddress, EngineName, Replicas};
-pub(crate) use options::{NAME_DEFAULT, Options};
+pub(crate) use options::{NAME_DEFAULT, Options, Target};
+pub(crate) use transfer::{Transferred, copy_in, copy_out};

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use percent_encoding::percent_decode_str;
+
 use crate::engine::embedded;
 
 /// The name of an engine, unless the configuration says otherwise.
@@ -27,22 +29,56 @@ pub struct EngineName(String);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replicas(pub(super) usize);
 
-/// What a front is told at its start.
+/// A journal in a cluster.
 #[derive(Clone, Debug)]
-pub(crate) struct Options {
+pub(crate) struct Target {
     pub(crate) servers: EngineAddress,
     pub(crate) name: EngineName,
     /// None leaves it to the cluster: 3, or 1 when a server stands alone.
     pub(crate) replicas: Option<Replicas>,
+}
+
+/// What a front is told at its start.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) target: Target,
     /// Where the other fronts reach this one, as `host:port`.
     pub(crate) advertise: String,
     /// How the engine runs; the directory is where the copy is kept.
     pub(crate) engine: embedded::Options,
 }
 
+/// What a cluster asks for before it talks.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Credentials {
+    UserAndPassword(String, String),
+    Token(String),
+}
+
 impl EngineAddress {
     pub(super) fn servers(&self) -> &[async_nats::ServerAddr] {
         &self.0
+    }
+
+    /// Those of the first server that has any; no other has others.
+    pub(super) fn credentials(&self) -> Option<Credentials> {
+        self.0.iter().find_map(credentials)
+    }
+}
+
+/// `user:password@`, or `token@`, as NATS writes it.
+fn credentials(server: &async_nats::ServerAddr) -> Option<Credentials> {
+    let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let user = plain(server.username()?);
+    Some(match server.password() {
+        Some(password) => Credentials::UserAndPassword(user, plain(password)),
+        None => Credentials::Token(user),
+    })
+}
+
+impl fmt::Display for EngineName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -72,7 +108,7 @@ impl EngineName {
 impl Options {
     /// The directory of the copy. It has its own place, since it is emptied at the start.
     pub(super) fn dir(&self) -> PathBuf {
-        self.engine.dir.join(format!("copy-{}", self.name.0))
+        self.engine.dir.join(format!("copy-{}", self.target.name.0))
     }
 }
 
@@ -91,7 +127,12 @@ impl FromStr for EngineAddress {
                 Err(error) => Err(format!("`{host}` is no NATS server: {error}")),
             }
         };
-        text.split(',').map(server).collect::<Result<_, _>>().map(Self)
+        let address = Self(text.split(',').map(server).collect::<Result<_, _>>()?);
+        let known = address.credentials();
+        if address.0.iter().filter_map(credentials).any(|other| Some(other) != known) {
+            return Err("the NATS servers have different users or passwords; a cluster has one for all".to_owned());
+        }
+        Ok(address)
     }
 }
 
@@ -136,6 +177,17 @@ mod tests {
         for bad in ["", "a:4222", "http://a", "nats://", "nats://a:x"] {
             assert!(bad.parse::<EngineAddress>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn one_user_and_password_are_for_all_servers_of_a_cluster() {
+        let of = |text: &str| text.parse::<EngineAddress>().map(|address| address.credentials());
+        let ours = || Ok(Some(Credentials::UserAndPassword("u".to_owned(), "p@s:s".to_owned())));
+        assert!(of("nats://u:p%40s%3As@a,b") == ours());
+        assert!(of("nats://a,u:p%40s%3As@b,u:p%40s%3As@c") == ours());
+        assert!(of("tls://token@a") == Ok(Some(Credentials::Token("token".to_owned()))));
+        assert!(of("nats://a,b") == Ok(None));
+        assert!(of("nats://u:p@a,u:q@b").is_err_and(|why| !why.contains("u:p")));
     }
 
     #[test]

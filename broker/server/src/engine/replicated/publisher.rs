@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::change::encode;
 use super::cluster::Cluster;
@@ -32,6 +34,10 @@ pub(super) struct Publisher {
     files: String,
     /// Names this ownership in the ids of messages.
     claim: u64,
+    /// Cancelled once the ownership is given up: nothing is published any more, and the files belong to somebody else.
+    over: CancellationToken,
+    /// Something was not confirmed. It is never tried again: nobody knows what the cluster has of it.
+    failed: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -43,8 +49,6 @@ struct State {
     gathered_bytes: usize,
     /// Files whose messages may be purged once their removal is confirmed.
     removed: Vec<Removal>,
-    /// Something was not confirmed. It is never tried again: nobody knows what the cluster has of it.
-    failed: bool,
 }
 
 /// A file that is gone.
@@ -55,32 +59,46 @@ struct Removal {
     behind: usize,
 }
 
+/// What is published.
 #[derive(Clone, Debug)]
-struct Message {
-    subject: String,
-    payload: Bytes,
+pub(super) struct Message {
+    pub(super) subject: String,
+    pub(super) payload: Bytes,
 }
 
 impl Publisher {
-    /// Publishes behind `claim`, the message by which the caller became the owner.
-    pub(super) fn new(cluster: Cluster, claim: u64, runtime: Handle) -> Self {
+    /// Publishes behind `claim`, the message by which the caller became the owner, until `over` is cancelled.
+    pub(super) fn new(cluster: Cluster, claim: u64, runtime: Handle, over: CancellationToken) -> Self {
         let files = cluster.file_subjects();
-        Self { cluster, runtime, files, claim, state: Mutex::new(State { last: claim, ..Default::default() }) }
+        let state = Mutex::new(State { last: claim, ..Default::default() });
+        Self { cluster, runtime, files, claim, over, failed: AtomicBool::new(false), state }
+    }
+
+    /// Whether it was the cluster that did not take a change.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
     }
 
     fn flush_state(&self, state: &mut State) -> io::Result<()> {
-        if state.failed {
+        if self.has_failed() {
             return Err(io::Error::other("a change was not confirmed before"));
         }
         let messages = mem::take(&mut state.gathered);
         state.gathered_bytes = 0;
         let id = |sequence: u64| format!("{}.{sequence}", self.claim);
         let before = state.last;
-        let published = publish(&self.cluster, &messages, before, PATIENCE, id);
+        let published = publish(&self.cluster, &messages, before, id);
+        let published = async {
+            tokio::select! {
+                biased;
+                () = self.over.cancelled() => Err(Failure::Lost("this broker has given it up".to_owned())),
+                published = published => published,
+            }
+        };
         match self.runtime.block_on(published) {
             Ok(last) => state.last = last,
             Err(failure) => {
-                state.failed = true;
+                self.failed.store(true, Ordering::Release);
                 return Err(io::Error::other(failure));
             }
         }
@@ -110,6 +128,10 @@ impl Mirror for Publisher {
     fn flush(&self) -> io::Result<()> {
         self.flush_state(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    fn is_over(&self) -> bool {
+        self.over.is_cancelled()
+    }
 }
 
 impl fmt::Debug for Publisher {
@@ -122,7 +144,7 @@ impl fmt::Debug for Publisher {
 /// claim, from which on nobody else's changes are taken; with none when the stream has gone on.
 pub(super) async fn claim(cluster: &Cluster, owner: &str, last: u64) -> Result<Option<u64>, Failure> {
     let message = Message { subject: cluster.claim_subject(), payload: Bytes::copy_from_slice(owner.as_bytes()) };
-    match publish(cluster, &[message], last, PATIENCE, |sequence| format!("claim.{owner}.{sequence}")).await {
+    match publish(cluster, &[message], last, |sequence| format!("claim.{owner}.{sequence}")).await {
         Ok(claim) => Ok(Some(claim)),
         Err(Failure::Lost(_)) => Ok(None),
         Err(failure) => Err(failure),
@@ -134,15 +156,14 @@ pub(super) async fn claim(cluster: &Cluster, owner: &str, last: u64) -> Result<O
 ///
 /// One at a time: the claim of a new owner may take the number of a message, and then the next one, if it were under way
 /// already, would follow the claim as if it had been expected there.
-async fn publish(
+pub(super) async fn publish(
     cluster: &Cluster,
     messages: &[Message],
     mut last: u64,
-    patience: Duration,
     id: impl Fn(u64) -> String,
 ) -> Result<u64, Failure> {
     for message in messages {
-        publish_one(cluster, message, last, patience, &id(last + 1)).await?;
+        publish_one(cluster, message, last, PATIENCE, &id(last + 1)).await?;
         last += 1;
     }
     Ok(last)

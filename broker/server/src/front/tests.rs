@@ -1,0 +1,144 @@
+//! What an owner sees of clients that end, frame by frame.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
+use tonic::transport::Server;
+
+use super::*;
+use crate::connection::incoming;
+
+/// Nothing that a test waits for takes longer, unless it does not happen.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a client ends, so that an owner that is told at random is told wrongly at least once.
+const ROUNDS: usize = 30;
+
+/// Kinds of HTTP/2 frames: <https://www.rfc-editor.org/rfc/rfc9113#name-frame-definitions>
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+/// What a client says before its first frame, in bytes.
+const PREFACE_BYTES: usize = 24;
+/// Why a stream is reset.
+const CANCEL: u8 = 8;
+/// The header block that says `:status: 200`.
+const STATUS_200: u8 = 0x88;
+/// The header block of a POST of `/` by HTTP to the authority `front`.
+const POST: [u8; 10] = [0x83, 0x86, 0x84, 0x01, 5, b'f', b'r', b'o', b'n', b't'];
+
+/// An owner that notes the kinds of the frames it gets, until its connection ends.
+async fn owner(answers: bool) -> (SocketAddr, UnboundedReceiver<u8>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (seen, kinds) = unbounded_channel();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        // The end of the connection, in order or not, is the end of what it sees.
+        note(stream, answers, &seen).await.unwrap_or_default();
+    });
+    (address, kinds)
+}
+
+async fn note(mut stream: TcpStream, answers: bool, seen: &UnboundedSender<u8>) -> std::io::Result<()> {
+    stream.write_all(&[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]).await?;
+    stream.read_exact(&mut [0; PREFACE_BYTES]).await?;
+    loop {
+        let Frame { kind, flags, id: [a, b, c, d] } = frame(&mut stream).await?;
+        seen.send(kind).ok();
+        match kind {
+            HEADERS if answers => stream.write_all(&[0, 0, 1, HEADERS, 4, a, b, c, d, STATUS_200]).await?,
+            SETTINGS if flags == 0 => stream.write_all(&[0, 0, 0, SETTINGS, 1, 0, 0, 0, 0]).await?,
+            _ => {}
+        }
+    }
+}
+
+/// The head of a frame.
+struct Frame {
+    kind: u8,
+    flags: u8,
+    id: [u8; 4],
+}
+
+async fn frame(stream: &mut TcpStream) -> std::io::Result<Frame> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await?;
+    let [high, middle, low, kind, flags, id @ ..] = head;
+    let mut payload = vec![0; u32::from_be_bytes([0, high, middle, low]) as usize];
+    stream.read_exact(&mut payload).await?;
+    Ok(Frame { kind, flags, id })
+}
+
+/// A front that forwards to an owner.
+async fn front(owner: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (role, roles) = watch::channel(Role::Forward(owner.to_string()));
+    let front = Front::new(roles, CancellationToken::new());
+    let router = Router::new().fallback(move |request: Request<Body>| front.clone().answer(request));
+    tokio::spawn(async move {
+        let _role = role;
+        Server::builder().add_routes(router.into()).serve_with_incoming(incoming(listener, 10)).await
+    });
+    address
+}
+
+/// A client with one request that never ends; once that is answered, if it will be.
+async fn client(front: SocketAddr, is_answered: bool) -> TcpStream {
+    let mut stream = TcpStream::connect(front).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    stream.write_all(&[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]).await.unwrap();
+    let length = u8::try_from(POST.len()).unwrap();
+    stream.write_all(&[0, 0, length, HEADERS, 4, 0, 0, 0, 1]).await.unwrap();
+    stream.write_all(&POST).await.unwrap();
+    let mut waits = is_answered;
+    while waits {
+        let Frame { kind, flags, .. } = frame(&mut stream).await.unwrap();
+        waits = kind != HEADERS;
+        if kind == SETTINGS && flags == 0 {
+            stream.write_all(&[0, 0, 0, SETTINGS, 1, 0, 0, 0, 0]).await.unwrap();
+        }
+    }
+    stream
+}
+
+/// Waits for a frame of a kind; false when the connection ends before.
+async fn comes(kinds: &mut UnboundedReceiver<u8>, wanted: u8) -> bool {
+    let found = async {
+        while let Some(kind) = kinds.recv().await {
+            if kind == wanted {
+                return true;
+            }
+        }
+        false
+    };
+    timeout(PATIENCE, found).await.expect("the owner sees neither the frame nor an end")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_connection_of_a_client_that_is_gone_ends_before_any_of_its_streams() {
+    for round in 0..ROUNDS {
+        let answers = round % 2 == 0;
+        let (owner, mut kinds) = owner(answers).await;
+        let client = client(front(owner).await, answers).await;
+        assert!(comes(&mut kinds, HEADERS).await);
+        drop(client);
+        assert!(!comes(&mut kinds, RST_STREAM).await, "round {round}: the stream is reset first");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stream_of_a_client_that_lives_is_reset() {
+    for answers in [true, false] {
+        let (owner, mut kinds) = owner(answers).await;
+        let mut client = client(front(owner).await, answers).await;
+        assert!(comes(&mut kinds, HEADERS).await);
+        client.write_all(&[0, 0, 4, RST_STREAM, 0, 0, 0, 0, 1, 0, 0, 0, CANCEL]).await.unwrap();
+        assert!(comes(&mut kinds, RST_STREAM).await);
+    }
+}
