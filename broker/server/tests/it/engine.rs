@@ -5,7 +5,6 @@
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -65,8 +64,13 @@ pub(crate) struct NatsServer {
 impl NatsServer {
     /// Starts a server on a free port, with JetStream in a directory of its own.
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same with more lines in its configuration.
+    pub(crate) fn start_with(more: &str) -> Self {
         let dir = TempDir::new().unwrap();
-        let child = spawn(dir.path());
+        let child = spawn(dir.path(), more);
         let url = url_in(dir.path());
         Self { child, _dir: dir, url }
     }
@@ -78,73 +82,15 @@ impl Drop for NatsServer {
     }
 }
 
-/// Three NATS servers that keep everything three times.
-pub(crate) struct NatsCluster {
-    dir: TempDir,
-    servers: Vec<Child>,
-    ports: Vec<u16>,
-}
-
-impl NatsCluster {
-    pub(crate) fn start() -> Self {
-        let dir = TempDir::new().unwrap();
-        // Held together, so that they differ; a server that is killed comes back at its own.
-        let held: Vec<_> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = held.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-        drop(held);
-        let (ports, routes) = ports.split_at(3);
-        let peers: Vec<String> = routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
-        let mut servers = Vec::new();
-        for (number, (port, route)) in ports.iter().zip(routes).enumerate() {
-            let own = dir.path().join(number.to_string());
-            fs::create_dir(&own).unwrap();
-            let config = format!(
-                "server_name: n{number}\nlisten: 127.0.0.1:{port}\n\
-                 jetstream {{ store_dir: {:?}, sync_interval: always }}\n\
-                 cluster {{ name: test, listen: 127.0.0.1:{route}, routes: [{}] }}\n",
-                own.join("store"),
-                peers.join(", "),
-            );
-            fs::write(own.join("nats.conf"), config).unwrap();
-            servers.push(run(&own));
-        }
-        Self { dir, servers, ports: ports.to_vec() }
-    }
-
-    pub(crate) fn urls(&self) -> String {
-        let hosts: Vec<String> = self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        format!("nats://{}", hosts.join(","))
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.servers.len()
-    }
-
-    /// SIGKILL.
-    pub(crate) fn kill(&mut self, server: usize) {
-        end(&mut self.servers[server]);
-    }
-
-    pub(crate) fn restart(&mut self, server: usize) {
-        self.servers[server] = run(&self.dir.path().join(server.to_string()));
-    }
-}
-
-impl Drop for NatsCluster {
-    fn drop(&mut self) {
-        self.servers.iter_mut().for_each(end);
-    }
-}
-
 /// The server of this process.
 fn nats_url() -> String {
     static SERVER: OnceLock<NatsServer> = OnceLock::new();
     SERVER.get_or_init(NatsServer::start).url.clone()
 }
 
-fn spawn(dir: &Path) -> Child {
+fn spawn(dir: &Path, more: &str) -> Child {
     let config = format!(
-        "listen: 127.0.0.1:-1\nports_file_dir: {dir:?}\njetstream {{ store_dir: {:?}, sync_interval: always }}\n",
+        "listen: 127.0.0.1:-1\nports_file_dir: {dir:?}\njetstream {{ store_dir: {:?}, sync_interval: always }}\n{more}\n",
         dir.join("store")
     );
     fs::write(dir.join("nats.conf"), config).unwrap();
@@ -152,13 +98,13 @@ fn spawn(dir: &Path) -> Child {
 }
 
 /// Its shell kills a server when nobody can write to the shell any more.
-fn end(shell: &mut Child) {
+pub(crate) fn end(shell: &mut Child) {
     drop(shell.stdin.take());
     shell.wait().ok();
 }
 
 /// A server, under a shell that kills it when this process ends, however it does.
-fn run(dir: &Path) -> Child {
+pub(crate) fn run(dir: &Path) -> Child {
     let script = r#"nats-server -c "$0" > "$0.log" 2>&1 & server=$!; cat > /dev/null; kill -9 "$server"; wait "$server" 2> /dev/null"#;
     let mut command = Command::new("sh");
     command.args(["-c", script]).arg(dir.join("nats.conf")).stdin(Stdio::piped());

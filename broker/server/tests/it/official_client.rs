@@ -14,7 +14,7 @@ use orderflow_proto::google::pubsub::v1 as pb;
 use tempfile::TempDir;
 
 use crate::harness::{Client, PATIENCE, SUBSCRIPTION, TOPIC, TestBroker};
-use crate::process::BrokerProcess;
+use crate::started::BrokerProcess;
 
 async fn publisher(url: &str) -> Publisher {
     let credentials = anonymous::Builder::new().build();

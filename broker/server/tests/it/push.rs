@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tonic::Code;
 
 use crate::harness::{Client, PATIENCE, SUBSCRIPTION, TOPIC, TestBroker, keyed, message};
-use crate::process::BrokerProcess;
+use crate::started::BrokerProcess;
 
 const DEAD_TOPIC: &str = "projects/p/topics/dead";
 const DEAD: &str = "projects/p/subscriptions/dead";

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use crate::harness::{Client, PATIENCE, SUBSCRIPTION, Stream, TOPIC, TestBroker, first_request, message, text, texts};
-use crate::process::BrokerProcess;
+use crate::started::BrokerProcess;
 
 /// Subscriptions and streams at once, as many as a large installation has.
 const STREAMS: usize = 1_000;

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::harness::{Client, PATIENCE};
-use crate::process::{BrokerProcess, serve};
+use crate::started::{BrokerProcess, serve};
 use ledger::Ledger;
 use load::World;
 

@@ -1,62 +1,17 @@
 //! Several brokers on one journal: any of them answers, and each of them may die.
 
-use std::process::Command;
 use std::time::Instant;
 
 use orderflow_proto::google::pubsub::v1 as pb;
-use tempfile::TempDir;
 use tonic::Code;
 
-use crate::engine::{NatsCluster, NatsServer};
-use crate::harness::{Client, PATIENCE, SUBSCRIPTION, TOPIC, ack_ids, first_request, message, texts};
-use crate::process::{BrokerProcess, JOINED, broker};
+use crate::cluster::NatsCluster;
+use crate::engine::NatsServer;
+use crate::front::{Front, TAKEOVER_PATIENCE, create};
+use crate::harness::{PATIENCE, SUBSCRIPTION, ack_ids, first_request, message, texts};
 
-/// How long a takeover may take: the claim of an owner that is silent has to run out first.
-const TAKEOVER_PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
-
-/// A broker on a journal, with a directory of its own.
-struct Front {
-    process: BrokerProcess,
-    _dir: TempDir,
-}
-
-impl Front {
-    fn join(url: &str) -> Self {
-        let dir = TempDir::new().unwrap();
-        let data_dir = dir.path().to_str().unwrap();
-        let command = broker(&["serve", "--listen", "127.0.0.1:0", "--data-dir", data_dir, "--engine", url]);
-        Self { process: BrokerProcess::spawn(command, JOINED), _dir: dir }
-    }
-
-    /// A client, once there is an owner that answers it.
-    async fn client(&self) -> Client {
-        let client = Client::connect(&self.process.url()).await;
-        let begun = Instant::now();
-        let list = pb::ListTopicsRequest { project: "projects/p".to_owned(), ..Default::default() };
-        while let Err(status) = client.publisher.clone().list_topics(list.clone()).await {
-            assert!(begun.elapsed() < TAKEOVER_PATIENCE, "nobody answers: {status}");
-            assert_eq!(status.code(), Code::Unavailable, "{status}");
-        }
-        client
-    }
-
-    fn signal(&self, signal: &str) {
-        let id = self.process.id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
-    }
-}
-
-async fn create(client: &Client) {
-    client.create_topic(TOPIC).await;
-    let subscription = pb::Subscription {
-        name: SUBSCRIPTION.to_owned(),
-        topic: TOPIC.to_owned(),
-        ack_deadline_seconds: 600,
-        enable_exactly_once_delivery: true,
-        ..Default::default()
-    };
-    client.create(subscription).await.unwrap();
-}
+/// What a client may be told that should try again.
+const TRANSIENT: [Code; 4] = [Code::Unavailable, Code::Unknown, Code::Cancelled, Code::Internal];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_front_acks_what_another_one_delivered_and_a_kill_of_the_owner_loses_nothing() {
@@ -116,11 +71,17 @@ async fn an_owner_that_was_suspended_confirms_nothing_once_another_one_has_taken
     let client = second.client().await;
     client.publish_texts(&["b"]).await;
     first.signal("-CONT");
-    let status = late.await.unwrap().unwrap_err();
-    assert!([Code::Unavailable, Code::Unknown, Code::Cancelled, Code::Internal].contains(&status.code()), "{status}");
-    assert_eq!(first.process.wait(), Some(1));
-    assert_eq!(texts(&client.pull_all(2).await), ["a", "b"]);
-    assert_eq!(client.stats(SUBSCRIPTION).await.backlog_messages, 2);
+    first.process.until_logged("given the journal up");
+    // What it read before it knew is refused; what it read afterwards it has forwarded.
+    let mut expected = vec!["a", "b"];
+    match late.await.unwrap() {
+        Ok(_) => expected.push("late"),
+        Err(status) => assert!(TRANSIENT.contains(&status.code()), "{status}"),
+    }
+    // It is a front among others by now.
+    let client = first.client().await;
+    assert_eq!(texts(&client.pull_all(expected.len()).await), expected);
+    assert_eq!(client.stats(SUBSCRIPTION).await.backlog_messages, expected.len() as u64);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,10 +97,10 @@ async fn the_stream_takes_nothing_from_an_owner_once_somebody_else_has_claimed_i
     headers.insert("Nats-Msg-Id", "claim.another");
     other.request_with_headers("orderflow.main.claim", headers, "another".into()).await.unwrap();
     let refused = client.publish(vec![message("late")]).await.unwrap_err();
-    assert_ne!(refused.code(), Code::Ok, "{refused}");
-    assert_eq!(first.process.wait(), Some(1));
-    let second = Front::join(&nats.url);
-    let client = second.client().await;
+    assert!(TRANSIENT.contains(&refused.code()), "{refused}");
+    // It takes the journal again, as it is in the stream.
+    first.process.until_logged("given the journal up");
+    let client = first.client().await;
     assert_eq!(texts(&client.pull_all(1).await), ["a"]);
     assert_eq!(client.stats(SUBSCRIPTION).await.backlog_messages, 1);
 }
@@ -177,7 +138,7 @@ async fn until_whole(cluster: &NatsCluster) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_publish_that_was_confirmed_is_delivered_although_each_server_of_the_cluster_is_killed_once() {
-    let mut cluster = NatsCluster::start();
+    let mut cluster = NatsCluster::start(3);
     let front = Front::join(&cluster.urls());
     let client = front.client().await;
     create(&client).await;
@@ -203,4 +164,69 @@ async fn every_publish_that_was_confirmed_is_delivered_although_each_server_of_t
         received.extend(texts(&client.pull(1_000).await));
     }
     front.process.kill();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_lost_the_servers_gives_the_journal_up_and_serves_again_when_they_are_back() {
+    let mut nats = NatsCluster::start(1);
+    let front = Front::join(&nats.urls());
+    let client = front.client().await;
+    create(&client).await;
+    let mut confirmed = vec!["before".to_owned()];
+    client.publish_texts(&["before"]).await;
+    let leased = client.pull_all(1).await;
+    nats.kill(0);
+    // More than it waits for an election.
+    front.process.until_logged_within("given the journal up", TAKEOVER_PATIENCE);
+    assert_eq!(front.health(), Some(1), "nobody serves");
+    let refused = client.publish(vec![message("meanwhile")]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    nats.restart(0);
+    let client = front.client().await;
+    assert_eq!(front.health(), Some(0));
+    client.publish_texts(&["after"]).await;
+    confirmed.push("after".to_owned());
+    let received = client.pull_all(2).await;
+    assert_eq!(texts(&received), confirmed);
+    // A lease of before is one of an owner before, although that was the same process.
+    let stale = client.ack(ack_ids(&leased)).await.unwrap_err();
+    assert_eq!(stale.code(), Code::FailedPrecondition, "{stale}");
+    client.ack(ack_ids(&received)).await.unwrap();
+    assert_eq!(front.process.terminate(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_front_that_forwards_a_stream_stops_in_order_and_the_messages_go_back_at_once() {
+    let nats = NatsServer::start();
+    let first = Front::join(&nats.url);
+    create(&first.client().await).await;
+    let second = Front::join(&nats.url);
+    let client = second.client().await;
+    client.publish_texts(&["a"]).await;
+    let mut stream =
+        client.open(pb::StreamingPullRequest { stream_ack_deadline_seconds: 600, ..first_request() }).await;
+    assert_eq!(texts(&stream.take(1).await), ["a"]);
+    assert_eq!(second.process.terminate(), Some(0));
+    let ended = stream.end().await.unwrap_err();
+    assert_eq!(ended.code(), Code::Unavailable, "{ended}");
+    assert_eq!(texts(&first.client().await.pull_all(1).await), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_cancelled_behind_a_front_keeps_its_messages_while_its_client_lives() {
+    let nats = NatsServer::start();
+    let first = Front::join(&nats.url);
+    create(&first.client().await).await;
+    let second = Front::join(&nats.url);
+    let client = second.client().await;
+    client.publish_texts(&["a"]).await;
+    let mut stream =
+        client.open(pb::StreamingPullRequest { stream_ack_deadline_seconds: 600, ..first_request() }).await;
+    let received = stream.take(1).await;
+    assert_eq!(texts(&received), ["a"]);
+    drop(stream);
+    client.until(SUBSCRIPTION, |stats| stats.consumers == 0).await;
+    assert_eq!(client.stats(SUBSCRIPTION).await.outstanding_messages, 1);
+    client.ack(ack_ids(&received)).await.unwrap();
+    assert_eq!(client.stats(SUBSCRIPTION).await.backlog_messages, 0);
 }

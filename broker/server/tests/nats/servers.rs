@@ -1,0 +1,66 @@
+//! Servers that ask for more than an address, and servers that are none.
+
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::engine::NatsServer;
+use crate::front::{Front, create};
+use crate::harness::texts;
+use crate::started::broker;
+
+/// Why a broker does not start on these servers.
+fn refused(url: &str) -> String {
+    let dir = TempDir::new().unwrap();
+    let arguments = ["serve", "--listen", "127.0.0.1:0", "--engine", url, "--data-dir"];
+    let output = broker(&arguments).arg(dir.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_asks_for_a_password_gets_it_and_nobody_else_sees_it() {
+    let nats = NatsServer::start_with("authorization { user: orders, password: \"secret-of-ours\" }");
+    let host = nats.url.strip_prefix("nats://").unwrap();
+    let front = Front::join(&format!("nats://orders:secret-of-ours@{host}"));
+    let client = front.client().await;
+    create(&client).await;
+    client.publish_texts(&["a"]).await;
+    assert_eq!(texts(&client.pull_all(1).await), ["a"]);
+    for url in [format!("nats://orders:wrong-secret@{host}"), nats.url.clone()] {
+        let why = refused(&url);
+        assert!(why.to_lowercase().contains("authorization"), "{why}");
+        assert!(!why.contains("secret"), "{why}");
+    }
+}
+
+/// A certificate for 127.0.0.1 that speaks for itself.
+fn certificate(dir: &TempDir) -> (String, String) {
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (certificate, key) = (path("cert.pem"), path("key.pem"));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
+        .args(["-subj", "/CN=nats", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE"])
+        .args(["-keyout", &key, "-out", &certificate])
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    (certificate, key)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_is_talked_to_by_tls_when_its_certificate_is_trusted_and_not_at_all_otherwise() {
+    let dir = TempDir::new().unwrap();
+    let (certificate, key) = certificate(&dir);
+    let nats = NatsServer::start_with(&format!("tls {{ cert_file: {certificate:?}, key_file: {key:?} }}"));
+    let url = nats.url.replace("nats://", "tls://");
+    let front = Front::join_with(&url, |command| {
+        command.env("SSL_CERT_FILE", &certificate);
+    });
+    let client = front.client().await;
+    create(&client).await;
+    client.publish_texts(&["a"]).await;
+    assert_eq!(texts(&client.pull_all(1).await), ["a"]);
+    let why = refused(&url);
+    assert!(why.to_lowercase().contains("certificate"), "{why}");
+}
