@@ -25,7 +25,7 @@ const FOLLOW_PAUSE: Duration = Duration::from_millis(100);
 const WATCH_PERIOD: Duration = Duration::from_millis(500);
 /// How long it pauses when the cluster did not answer.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(250);
-/// How long an engine that has ended may take to let go of its directory.
+/// How long whoever held the directory last may take to let go of it.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A front in its cluster.
@@ -180,7 +180,16 @@ impl Candidate {
         let mirror: Arc<dyn Mirror> = publisher.clone();
         let dir = options.dir();
         let engine = embedded::Options { dir: dir.clone(), mirror: Some(mirror), ..options.engine };
-        let running = match embedded::open(engine).await {
+        let opened = loop {
+            match embedded::open(engine.clone()).await {
+                // A process that was just forked from this one has what this one has open, until it is another program.
+                Err(embedded::Failure::Locked { .. }) if begun.elapsed() < RELEASE_PATIENCE => {
+                    sleep(FOLLOW_PAUSE).await;
+                }
+                opened => break opened,
+            }
+        };
+        let running = match opened {
             Ok(running) => running,
             Err(failure) if publisher.has_failed() => return Err(Failure::Lost(failure.to_string())),
             Err(failure) => return Err(failure.into()),
