@@ -73,16 +73,19 @@ impl TestBroker {
         let metrics = broker.metrics_address();
         let stop = CancellationToken::new();
         let running = tokio::spawn(broker.run(stop.clone()));
-        let broker = Self { dir, url, metrics, stop, running };
+        let mut broker = Self { dir, url, metrics, stop, running };
         broker.until_it_serves().await;
         broker
     }
 
     /// A broker on a shared journal serves once it owns the journal.
-    async fn until_it_serves(&self) {
+    async fn until_it_serves(&mut self) {
         let begun = Instant::now();
         let mut inspector = self.client().await.inspector;
         while let Err(status) = inspector.get_stats(GetStatsRequest::default()).await {
+            if self.running.is_finished() {
+                panic!("it has ended: {:?}", (&mut self.running).await);
+            }
             assert!(begun.elapsed() < PATIENCE, "it does not serve: {status}");
         }
     }

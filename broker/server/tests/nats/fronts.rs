@@ -8,7 +8,7 @@ use tonic::Code;
 use crate::cluster::NatsCluster;
 use crate::engine::NatsServer;
 use crate::front::{Front, TAKEOVER_PATIENCE, create};
-use crate::harness::{PATIENCE, SUBSCRIPTION, ack_ids, first_request, message, texts};
+use crate::harness::{Client, PATIENCE, SUBSCRIPTION, ack_ids, first_request, message, texts};
 
 /// What a client may be told that should try again.
 const TRANSIENT: [Code; 4] = [Code::Unavailable, Code::Unknown, Code::Cancelled, Code::Internal];
@@ -111,12 +111,21 @@ async fn a_client_that_vanishes_behind_a_front_gives_its_messages_back_at_once()
     let first = Front::join(&nats.url);
     create(&first.client().await).await;
     let second = Front::join(&nats.url);
-    let lost = second.client().await;
-    lost.publish_texts(&["a"]).await;
-    let mut stream = lost.open(pb::StreamingPullRequest { stream_ack_deadline_seconds: 600, ..first_request() }).await;
-    assert_eq!(texts(&stream.take(1).await), ["a"]);
-    drop((stream, lost));
-    assert_eq!(texts(&second.client().await.pull_all(1).await), ["a"]);
+    let client = second.client().await;
+    client.publish_texts(&["a"]).await;
+    let doomed = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let url = second.process.url();
+    let stream = doomed.spawn(async move {
+        let request = pb::StreamingPullRequest { stream_ack_deadline_seconds: 600, ..first_request() };
+        let mut stream = Client::connect(&url).await.open(request).await;
+        assert_eq!(texts(&stream.take(1).await), ["a"]);
+        stream
+    });
+    let stream = stream.await.unwrap();
+    // Its socket is closed as by the end of its process: nobody says goodbye.
+    doomed.shutdown_background();
+    assert_eq!(texts(&client.pull_all(1).await), ["a"]);
+    drop(stream);
 }
 
 /// Waits until every server has everything, so that the loss of one leaves a majority that has it.
