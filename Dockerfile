@@ -1,7 +1,7 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 # Dependencies first, against empty crates: this layer is built again only when a manifest or the lock file changes.
-# Benches are named in manifests and are not there yet; nothing here builds them.
+# Benches and some tests are named in manifests and are not there yet; nothing here builds them.
 COPY Cargo.toml Cargo.lock ./
 COPY broker/core/Cargo.toml broker/core/
 COPY broker/log/Cargo.toml broker/log/
@@ -19,7 +19,7 @@ RUN for crate in $(dirname $(find . -mindepth 2 -name Cargo.toml)); do \
         mkdir "$crate/src" && touch "$crate/src/lib.rs" && echo 'fn main() {}' > "$crate/src/main.rs"; \
     done \
     && echo 'fn main() {}' > proto/build.rs \
-    && sed -i '/^\[\[bench\]\]$/,/^$/d' broker/*/Cargo.toml \
+    && sed -i -E '/^\[\[(bench|test)\]\]$/,/^$/d' */Cargo.toml broker/*/Cargo.toml \
     && cargo build --release --locked --package orderflow
 # The sources are older than what was just built from the empty crates; without `touch` cargo would keep that.
 COPY . .
