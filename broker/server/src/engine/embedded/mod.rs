@@ -11,6 +11,7 @@ mod failure;
 mod fetch;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod handover;
 mod inspect;
 mod leases;
 mod open;

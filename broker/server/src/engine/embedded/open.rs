@@ -19,6 +19,7 @@ use super::clock::Clock;
 use super::codec;
 use super::failure::Failure;
 use super::fetch::published_at;
+use super::handover::handover;
 use super::inspect::Figures;
 use super::store::{Journal, Mirror, Store};
 use super::task::{State, Task};
@@ -177,8 +178,7 @@ fn start(recovered: Recovered, checkpoint_bytes: u64, clock: Clock) -> Result<Ru
     let reader = journal.reader();
     let figures = Arc::new(Figures::new(now));
     figures.note(&journal);
-    // One batch is written while the next one gathers.
-    let (batches, next_batch) = std::sync::mpsc::sync_channel(1);
+    let (batches, next_batch) = handover();
     let (written, done) = unbounded_channel();
     let writer = Writer { journal, figures: figures.clone() };
     thread::Builder::new()
@@ -207,7 +207,6 @@ fn start(recovered: Recovered, checkpoint_bytes: u64, clock: Clock) -> Result<Ru
         changes: changes.clone(),
         checkpoint_bytes,
         batch: Batch::default(),
-        writing: false,
         bytes_since_checkpoint: 0,
         carry: None,
         evacuated: BTreeSet::new(),

@@ -1,12 +1,11 @@
-//! The engine task: the one owner of the core. It gathers commands while the writer syncs, and hands them over as one
-//! batch when the writer is free.
+//! The engine task: the one owner of the core. What comes of its commands gathers while the writer syncs, and is one batch
+//! when the writer is free.
 //!
 //! **Invariant:** replies and effects reach nobody but through a batch, behind the records that they rest on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::SyncSender;
 
 use broker_core::{
     AckRef, ConsumerId, Delivery, Effect, Meta, Output, Record, Seq, SubscriptionId, SubscriptionName, Time, TopicId,
@@ -24,15 +23,12 @@ use super::codec::{self, Bodies};
 use super::dead_letter::Provenance;
 use super::failure::Failure;
 use super::fetch::{Forward, Load};
+use super::handover::Giver;
 use super::leases::closed;
 use super::store::Reader;
 use super::writer::{Batch, Checkpoint, Done, Release};
 use crate::engine::Error;
 
-/// A batch takes no more commands when it holds this many bytes.
-const BATCH_BYTES_MAX: u64 = 8 << 20;
-/// A batch takes no more commands when it holds this many replies and effects.
-const BATCH_RELEASES_MAX: usize = 16_384;
 /// Commands that are taken from the queue at a time.
 const TAKE_COMMANDS_MAX: usize = 256;
 
@@ -105,17 +101,15 @@ pub(super) struct Task {
     /// The other end of `signals`, for the jobs that answer through it.
     pub(super) signal: UnboundedSender<Signal>,
     pub(super) reader: Reader,
-    pub(super) batches: SyncSender<Batch>,
+    pub(super) batches: Giver,
     pub(super) done: UnboundedReceiver<Done>,
     pub(super) stop: CancellationToken,
     /// Counts the changes of subscriptions.
     pub(super) changes: watch::Sender<u64>,
     /// A checkpoint is written when the journal has grown by this much.
     pub(super) checkpoint_bytes: u64,
-    /// What the next batch will be.
+    /// What was done since the last handover.
     pub(super) batch: Batch,
-    /// Whether the writer has one already.
-    pub(super) writing: bool,
     pub(super) bytes_since_checkpoint: u64,
     /// Segments that are looked through for messages that are still alive.
     pub(super) carry: Option<Carry>,
@@ -134,14 +128,15 @@ impl Task {
     pub(super) async fn run(mut self) -> Result<(), Failure> {
         let mut taken = Vec::with_capacity(TAKE_COMMANDS_MAX);
         loop {
-            if !self.writing && !self.batch.is_empty() {
-                self.submit()?;
+            let has_room = self.batches.has_room();
+            if has_room && !self.batch.is_empty() {
+                self.submit();
             }
-            let has_room = self.has_room();
             let timeout = self.state.core.poll_timeout().map(|time| self.clock.instant_of(time));
             tokio::select! {
                 biased;
                 done = self.done.recv() => self.written(done)?,
+                () = self.batches.emptied(), if !has_room => {}
                 Some(signal) = self.signals.recv() => self.hear(signal)?,
                 () = sleep_until(timeout), if has_room => self.take_timeout(),
                 () = self.stop.cancelled() => break,
@@ -166,33 +161,30 @@ impl Task {
         while let Some(command) = self.commands.recv().await {
             self.take(command);
         }
-        if self.writing {
-            let done = self.done.recv().await;
-            self.written(done)?;
+        while !self.batches.has_room() {
+            tokio::select! {
+                done = self.done.recv() => self.written(done)?,
+                () = self.batches.emptied() => {}
+            }
         }
         self.bytes_since_checkpoint = self.checkpoint_bytes;
-        self.submit()?;
-        let done = self.done.recv().await;
-        self.written(done)?;
+        self.submit();
         // The writer closes the journal when there is nothing more to come, and its channel after that.
         drop(self.batches);
-        while self.done.recv().await.is_some() {}
+        while let Some(done) = self.done.recv().await {
+            done?;
+        }
         Ok(())
     }
 
-    fn has_room(&self) -> bool {
-        self.batch.bytes() < BATCH_BYTES_MAX && self.batch.releases() < BATCH_RELEASES_MAX
-    }
-
-    fn submit(&mut self) -> Result<(), Failure> {
+    fn submit(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
         self.bytes_since_checkpoint += batch.bytes();
         if self.bytes_since_checkpoint >= self.checkpoint_bytes {
             self.bytes_since_checkpoint = 0;
             batch.checkpoint = Some(self.checkpoint());
         }
-        self.writing = true;
-        self.batches.send(batch).map_err(|_| Failure::Ended("the writer thread"))
+        self.batches.put(batch);
     }
 
     /// The state after everything that the batch will make durable.
@@ -207,9 +199,7 @@ impl Task {
     }
 
     fn written(&mut self, done: Option<Done>) -> Result<(), Failure> {
-        let written = done.ok_or(Failure::Ended("the writer thread"))??;
-        self.writing = false;
-        if let Some(segments) = written.segments {
+        if let Some(segments) = done.ok_or(Failure::Ended("the writer thread"))?? {
             self.evacuated.retain(|id| segments.iter().any(|segment| segment.id == *id));
             self.carry = Carry::choose(&segments, &self.evacuated);
         }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
 use broker_log::{Disk, Entry, FRAME_HEADER_BYTES, Journal, Key, SegmentInfo};
@@ -13,6 +12,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::codec::Payload;
 use super::failure::Failure;
+use super::handover::Taker;
 use super::inspect::Figures;
 use super::store::Store;
 
@@ -40,15 +40,8 @@ pub(super) struct Checkpoint {
     pub(super) evacuated: BTreeSet<u64>,
 }
 
-/// What became of a batch.
-pub(super) type Done = Result<Written, Failure>;
-
-/// What the engine hears about a batch that is durable.
-#[derive(Debug, Default)]
-pub(super) struct Written {
-    /// After a checkpoint: the segments that are left.
-    pub(super) segments: Option<Vec<SegmentInfo>>,
-}
+/// What the engine hears of batches: after a checkpoint the segments that are left, and why there is no writer any more.
+pub(super) type Done = Result<Option<Vec<SegmentInfo>>, Failure>;
 
 /// The writer thread's side.
 pub(super) struct Writer<D: Disk = Store> {
@@ -70,6 +63,19 @@ impl Batch {
         self.permits.push(permit);
     }
 
+    /// Adds what comes after it.
+    pub(super) fn append(&mut self, mut next: Self) {
+        if self.is_empty() {
+            *self = next;
+            return;
+        }
+        self.entries.append(&mut next.entries);
+        self.bytes += next.bytes;
+        self.releases.append(&mut next.releases);
+        self.permits.append(&mut next.permits);
+        self.checkpoint = next.checkpoint;
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.releases.is_empty() && self.checkpoint.is_none()
     }
@@ -86,11 +92,12 @@ impl Batch {
 
 impl<D: Disk> Writer<D> {
     /// Writes batch after batch until there are no more, or one fails.
-    pub(super) fn run(mut self, batches: &Receiver<Batch>, done: &UnboundedSender<Done>) {
-        while let Ok(batch) = batches.recv() {
+    pub(super) fn run(mut self, batches: &Taker, done: &UnboundedSender<Done>) {
+        while let Some(batch) = batches.take() {
             let outcome = self.write(batch);
             let failed = outcome.is_err();
-            if done.send(outcome).is_err() || failed {
+            let is_news = !matches!(outcome, Ok(None));
+            if (is_news && done.send(outcome).is_err()) || failed {
                 return;
             }
         }
@@ -116,7 +123,7 @@ impl<D: Disk> Writer<D> {
         }
         let segments = checkpoint.map(|checkpoint| self.checkpoint(&checkpoint)).transpose()?;
         self.figures.note(&self.journal);
-        Ok(Written { segments })
+        Ok(segments)
     }
 
     fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<Vec<SegmentInfo>, Failure> {
