@@ -9,6 +9,12 @@ pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 /// The largest segment size that a configuration may ask for, in bytes: offsets are stored in four bytes.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
+/// How far the active segment is filled with zeros ahead of its end unless the configuration says otherwise, in bytes.
+pub const AHEAD_BYTES_DEFAULT: u64 = 1 << 20;
+
+/// A larger write goes behind the end of the file: its own bytes cost more than what zeros ahead would save. In bytes.
+pub const AHEAD_WRITE_BYTES_MAX: u64 = 64 << 10;
+
 /// How a journal behaves.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -18,6 +24,10 @@ pub struct Config {
     pub verify: Verify,
     /// The largest state that a checkpoint may be given, in bytes, at most [`CHECKPOINT_BYTES_MAX`].
     pub checkpoint_bytes_max: u64,
+    /// How far a write of at most [`AHEAD_WRITE_BYTES_MAX`] bytes that reaches the end of the file fills it with zeros
+    /// ahead, in bytes, within the segment's size. A sync of what is then written into the zeros has no new blocks and no
+    /// new size to note. 0 for never.
+    pub ahead_bytes: u64,
 }
 
 /// How much of the journal is read and checked at open.
@@ -45,6 +55,7 @@ impl Default for Config {
             segment_bytes_max: SEGMENT_BYTES_DEFAULT,
             verify: Verify::All,
             checkpoint_bytes_max: CHECKPOINT_BYTES_MAX,
+            ahead_bytes: AHEAD_BYTES_DEFAULT,
         }
     }
 }

@@ -1,7 +1,7 @@
 use bytes::{Buf, BufMut};
 use crc32fast::Hasher;
 
-use crate::Error;
+use crate::{Error, SEGMENT_HEADER_BYTES};
 
 /// The size of what stands before every payload, in bytes.
 pub const FRAME_HEADER_BYTES: u64 = 32;
@@ -141,7 +141,9 @@ impl Header {
             _ if key.is_range() => Kind::Keyed(key),
             _ => return None,
         };
-        let plausible = payload_bytes <= PAYLOAD_BYTES_MAX && u64::from(durable) <= offset;
+        // A segment's own header is synced before the first frame. So zeros are no frame, whatever the checksum says.
+        let is_durable_plausible = (SEGMENT_HEADER_BYTES..=offset).contains(&u64::from(durable));
+        let plausible = payload_bytes <= PAYLOAD_BYTES_MAX && is_durable_plausible;
         plausible.then_some(Self { kind, payload_bytes, payload_crc, durable })
     }
 
@@ -198,6 +200,16 @@ mod tests {
         .into_iter()
         .chain([Header { kind: Kind::Mark, payload_bytes: 0, payload_crc: 0, durable: 96 }])
         .collect()
+    }
+
+    #[test]
+    fn zeros_are_no_header_even_if_their_checksum_matches() {
+        let header = |durable| Header { kind: Kind::Plain, payload_bytes: 0, payload_crc: 0, durable };
+        // All but the checksum is zero.
+        assert_eq!(header(0).encode(SEED, OFFSET)[CRC_LEN..], [0; HEADER_LEN - CRC_LEN]);
+        assert_eq!(Header::decode(&header(0).encode(SEED, OFFSET), SEED, OFFSET), None);
+        assert_eq!(Header::decode(&header(31).encode(SEED, OFFSET), SEED, OFFSET), None);
+        assert_eq!(Header::decode(&header(32).encode(SEED, OFFSET), SEED, OFFSET), Some(header(32)));
     }
 
     #[test]

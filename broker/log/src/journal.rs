@@ -9,12 +9,15 @@ use crate::scan::{Scanner, Step};
 use crate::segment::{self, narrow};
 use crate::state::{Active, Shared};
 use crate::{
-    CHECKPOINTS_KEPT, Config, Disk, DiskFile, Error, FRAME_HEADER_BYTES, OsDisk, PAYLOAD_BYTES_MAX, Position, Reader,
-    SEGMENT_HEADER_BYTES, index,
+    AHEAD_WRITE_BYTES_MAX, CHECKPOINTS_KEPT, Config, Disk, DiskFile, Error, FRAME_HEADER_BYTES, OsDisk,
+    PAYLOAD_BYTES_MAX, Position, Reader, SEGMENT_HEADER_BYTES, index,
 };
 
 /// Frames are written when this many bytes have gathered, even if the append goes on.
 const WRITE_BYTES: usize = 8 << 20;
+
+/// What is written ahead at a time.
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 /// What is stored.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +44,7 @@ pub struct StreamSpan {
 pub struct SegmentInfo {
     /// The segment's number.
     pub id: u64,
-    /// The size of its file in bytes.
+    /// How many bytes of its file are written, zeros ahead not counted.
     pub bytes: u64,
     /// Whether it is complete. The one that is not is written to.
     pub sealed: bool,
@@ -71,8 +74,8 @@ pub(crate) struct Tail<F> {
     pub(crate) end: u64,
     /// Everything before it was synced.
     pub(crate) durable: u64,
-    /// Whether a mark stands at the end.
-    pub(crate) marked: bool,
+    /// Where the file ends. Behind the last frame there may be a mark, and zeros.
+    pub(crate) file_end: u64,
 }
 
 /// The checkpoints on disk.
@@ -240,7 +243,7 @@ impl<D: Disk> Journal<D> {
         let map = self.shared.map();
         let sealed: u64 = map.sealed.values().map(|one| one.end + one.index_bytes).sum();
         let checkpoints: u64 = self.checkpoints.kept.iter().map(|kept| kept.bytes).sum();
-        sealed + checkpoints + self.tail.end
+        sealed + checkpoints + self.tail.file_end
     }
 
     /// How many entries are indexed in memory: those of the active segment.
@@ -292,6 +295,7 @@ impl<D: Disk> Journal<D> {
             return Ok(());
         }
         self.tail.write(&self.buffer)?;
+        self.tail.fill_ahead(self.buffer.len() as u64, &self.config)?;
         if !self.staged.is_empty() {
             let index = &mut self.shared.map_mut().active.index;
             for (key, offset, payload_bytes) in self.staged.drain(..) {
@@ -364,13 +368,34 @@ impl Entry<'_> {
 impl<F: DiskFile> Tail<F> {
     /// The end of a segment that has just been created.
     pub(crate) fn new(id: u64, seed: Seed, file: Arc<F>) -> Self {
-        Self { id, seed, file, end: SEGMENT_HEADER_BYTES, durable: SEGMENT_HEADER_BYTES, marked: false }
+        let [end, durable, file_end] = [SEGMENT_HEADER_BYTES; 3];
+        Self { id, seed, file, end, durable, file_end }
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.file.write_at(bytes, self.end).map_err(Error::io("write", &segment::file_name(self.id)))?;
         self.end += bytes.len() as u64;
-        self.marked = false;
+        self.file_end = self.file_end.max(self.end);
+        Ok(())
+    }
+
+    /// Writes zeros behind the end when a small write has used up those that were there.
+    ///
+    /// They become durable with the write itself. The syncs after it then find blocks and size of the file as they are,
+    /// and have nothing to note but the bytes.
+    fn fill_ahead(&mut self, written_bytes: u64, config: &Config) -> Result<(), Error> {
+        if written_bytes > AHEAD_WRITE_BYTES_MAX || self.end + FRAME_HEADER_BYTES <= self.file_end {
+            return Ok(());
+        }
+        // A segment is full at its size, and has a mark behind it.
+        let full = config.segment_bytes_max + FRAME_HEADER_BYTES;
+        let file_end = self.end.saturating_add(config.ahead_bytes).min(full);
+        while self.file_end < file_end {
+            let bytes = (file_end - self.file_end).min(ZEROS.len() as u64);
+            let zeros = usize::try_from(bytes).map_or(&ZEROS[..], |bytes| &ZEROS[..bytes]);
+            self.file.write_at(zeros, self.file_end).map_err(Error::io("write", &segment::file_name(self.id)))?;
+            self.file_end += zeros.len() as u64;
+        }
         Ok(())
     }
 
@@ -391,16 +416,16 @@ impl<F: DiskFile> Tail<F> {
         let mut bytes = Vec::with_capacity(HEADER_LEN);
         frame::encode(&mut bytes, self.seed, self.end, narrow(self.durable), Kind::Mark, &[]);
         self.file.write_at(&bytes, self.end).map_err(Error::io("write", &segment::file_name(self.id)))?;
-        self.marked = true;
+        self.file_end = self.file_end.max(self.end + FRAME_HEADER_BYTES);
         Ok(())
     }
 
     /// Makes the file end with its last frame, for good.
     fn seal(&mut self) -> Result<(), Error> {
         let name = segment::file_name(self.id);
-        if self.marked {
+        if self.file_end > self.end {
             self.file.truncate(self.end).map_err(Error::io("cut", &name))?;
-            self.marked = false;
+            self.file_end = self.end;
         }
         self.file.sync_data().map_err(Error::io("sync", &name))?;
         self.durable = self.end;

@@ -26,7 +26,10 @@ mod state;
 
 pub use check::{Checked, check};
 pub use checkpoint::{CHECKPOINT_BYTES_MAX, CHECKPOINTS_KEPT};
-pub use config::{Config, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, Verify};
+pub use config::{
+    AHEAD_BYTES_DEFAULT, AHEAD_WRITE_BYTES_MAX, Config, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+    Verify,
+};
 pub use disk::{Disk, DiskFile, OsDisk, OsFile};
 pub use error::Error;
 pub use frame::{FRAME_HEADER_BYTES, Key, PAYLOAD_BYTES_MAX};

@@ -299,15 +299,17 @@ pub(crate) struct Last<F> {
     end: u64,
     /// Everything before it was synced, as the frames know.
     durable: u64,
-    /// Bytes behind the end that no mark accounts for.
+    /// Bytes behind the end that no mark accounts for, up to the last one that is not zero.
     pub(crate) torn_bytes: u64,
+    /// Where the zeros begin that stand behind all of it.
+    zeros: Option<u64>,
 }
 
 impl<F: DiskFile> Last<F> {
     fn create<D: Disk<File = F>>(disk: &D, id: u64, previous_end: u32) -> Result<Self, Error> {
         let (file, header) = segment::create(disk, id, previous_end)?;
         let (end, durable) = (SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES);
-        Ok(Self { file, header, index: MemoryIndex::default(), end, durable, torn_bytes: 0 })
+        Ok(Self { file, header, index: MemoryIndex::default(), end, durable, torn_bytes: 0, zeros: None })
     }
 
     /// Reads the frames up to the first bad one, and refuses if that one was sound once.
@@ -341,7 +343,11 @@ impl<F: DiskFile> Last<F> {
         if synced > end || was_synced()? {
             return Err(Error::corrupt(&name, end, reason));
         }
-        Ok(Self { file, header, index, end, durable: synced, torn_bytes: size - accounted })
+        // Zeros were written ahead, and no frame begins with them. A few may as well be the end of what is torn.
+        let zeros = scan::zeros_start(&file, accounted, size).map_err(Error::io("read", &name))?;
+        let zeros = (size - zeros >= FRAME_HEADER_BYTES).then_some(zeros);
+        let torn_bytes = zeros.unwrap_or(size) - accounted;
+        Ok(Self { file, header, index, end, durable: synced, torn_bytes, zeros })
     }
 
     /// Cuts a torn tail and makes everything before it durable.
@@ -350,13 +356,14 @@ impl<F: DiskFile> Last<F> {
         let name = segment::file_name(id);
         remove_if_there(disk, &index::file_name(id))?;
         let cut = (self.torn_bytes > 0).then(|| Cut { file: name.clone(), offset: self.end, bytes: self.torn_bytes });
-        if cut.is_some() {
-            self.file.truncate(self.end).map_err(Error::io("cut", &name))?;
+        // The zeros go as well: nobody knows whether they are on disk, and the first small write brings new ones.
+        if let Some(end) = cut.as_ref().map(|cut| cut.offset).or(self.zeros) {
+            self.file.truncate(end).map_err(Error::io("cut", &name))?;
         }
         self.rewrite(&name)?;
         self.file.sync_data().map_err(Error::io("sync", &name))?;
         let mut tail = Tail::new(id, self.header.seed(), Arc::new(self.file));
-        (tail.end, tail.durable) = (self.end, self.end);
+        (tail.end, tail.durable, tail.file_end) = (self.end, self.end, self.end);
         tail.mark()?;
         let active = Active { id, salt, file: Arc::clone(&tail.file), index: self.index };
         Ok(Repaired { tail, active, cut })

@@ -83,6 +83,20 @@ pub(crate) fn was_synced<F: DiskFile>(file: &F, seed: Seed, offset: u64, end: u6
     Ok(false)
 }
 
+/// Where the zeros begin that the file ends with, `from` at the earliest.
+pub(crate) fn zeros_start<F: DiskFile>(file: &F, from: u64, end: u64) -> io::Result<u64> {
+    let mut window = Window { file, start: 0, bytes: Vec::new(), end };
+    let (mut at, mut start) = (from, from);
+    while at < end {
+        let bytes = window.get(at, (end - at).min(WINDOW_BYTES))?;
+        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+            start = at + last as u64 + 1;
+        }
+        at += bytes.len() as u64;
+    }
+    Ok(start)
+}
+
 /// A piece of a file in memory.
 struct Window<'f, F> {
     file: &'f F,

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 
 use crate::engine::replicated::NAME_DEFAULT;
 pub use crate::engine::replicated::{EngineAddress, EngineName, Replicas};
-use broker_log::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use broker_log::{AHEAD_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 
 /// Journal bytes after which a checkpoint is written, unless the configuration says otherwise.
 pub const CHECKPOINT_BYTES_DEFAULT: u64 = 64 << 20;
@@ -59,6 +59,10 @@ pub struct Config {
     #[arg(value_parser = clap::value_parser!(u64).range(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX))]
     pub segment_bytes: u64,
 
+    /// Bytes of zeros that a small write puts ahead of the journal's end, so that the syncs after it are cheap; 0 for none.
+    #[arg(long, env = "BROKER_AHEAD_BYTES", default_value_t = AHEAD_BYTES_DEFAULT, hide = true)]
+    pub ahead_bytes: u64,
+
     /// How much of the journal is read before anybody is served.
     #[arg(long, env = "BROKER_VERIFY", value_enum, default_value_t)]
     pub verify: Verify,
@@ -98,6 +102,7 @@ impl Config {
             metrics_listen: None,
             checkpoint_bytes: CHECKPOINT_BYTES_DEFAULT,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
+            ahead_bytes: AHEAD_BYTES_DEFAULT,
             verify: Verify::default(),
         }
     }

@@ -46,6 +46,7 @@ impl Broker {
         let options = embedded::Options {
             checkpoint_bytes: config.checkpoint_bytes,
             segment_bytes: config.segment_bytes,
+            ahead_bytes: config.ahead_bytes,
             verify: config.verify.into(),
             ..embedded::Options::new(config.data_dir.clone())
         };

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "the helpers of the tests are tests as well")]
 
+mod ahead;
 mod corruption;
 mod faults;
 mod files;

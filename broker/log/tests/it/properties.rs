@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use broker_log::{Config, Error, Journal, Position, Recovered, Verify};
+use broker_log::{AHEAD_BYTES_DEFAULT, Config, Error, Journal, Position, Recovered, Verify};
 use proptest::prelude::*;
 
 use crate::sim::SimDisk;
@@ -84,10 +84,11 @@ struct Machine {
     removed: BTreeSet<u64>,
     next: [u64; 3],
     stamp: u64,
+    ahead_bytes: u64,
 }
 
 impl Machine {
-    fn new() -> Self {
+    fn new(ahead_bytes: u64) -> Self {
         let mut machine = Self {
             disk: SimDisk::default(),
             journal: None,
@@ -98,6 +99,7 @@ impl Machine {
             removed: BTreeSet::new(),
             next: [1; 3],
             stamp: 0,
+            ahead_bytes,
         };
         machine.recover();
         machine
@@ -240,7 +242,8 @@ impl Machine {
         self.journal = None;
         self.disk.kill_process();
         let verify = if self.stamp.is_multiple_of(2) { Verify::All } else { Verify::SinceCheckpoint };
-        let (journal, recovered) = Journal::open(self.disk.clone(), Config { verify, ..small() }).unwrap();
+        let config = Config { verify, ahead_bytes: self.ahead_bytes, ..small() };
+        let (journal, recovered) = Journal::open(self.disk.clone(), config).unwrap();
         self.check_suffix(&journal, &recovered);
         self.boundaries = vec![(recovered.end, self.log.len())];
         self.journal = Some(journal);
@@ -307,8 +310,11 @@ impl Machine {
 
 proptest! {
     #[test]
-    fn what_was_synced_survives_every_crash_and_the_rest_is_a_prefix(ops in prop::collection::vec(op(), 1..80)) {
-        let mut machine = Machine::new();
+    fn what_was_synced_survives_every_crash_and_the_rest_is_a_prefix(
+        ops in prop::collection::vec(op(), 1..80),
+        ahead_bytes in prop::sample::select(&[0, 300, AHEAD_BYTES_DEFAULT][..]),
+    ) {
+        let mut machine = Machine::new(ahead_bytes);
         for op in ops {
             machine.apply(op);
         }

@@ -13,8 +13,9 @@ pub(crate) struct Stored {
 
 pub(crate) type Replayed = Vec<(Position, Stored)>;
 
+/// Small segments without zeros ahead, so that a file ends where its last frame or mark does.
 pub(crate) fn small() -> Config {
-    Config { segment_bytes_max: SEGMENT_BYTES_MIN, verify: Verify::All, ..Config::default() }
+    Config { segment_bytes_max: SEGMENT_BYTES_MIN, verify: Verify::All, ahead_bytes: 0, ..Config::default() }
 }
 
 pub(crate) fn key(stream: u32, first: u64, count: u32) -> Option<Key> {

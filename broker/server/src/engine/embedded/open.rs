@@ -8,7 +8,9 @@ use std::sync::atomic::AtomicU64;
 use std::thread;
 
 use broker_core::{Limits, Output, Recovery, Time};
-use broker_log::{CHECKPOINT_BYTES_MAX, Checked, Disk, OsDisk, SEGMENT_BYTES_DEFAULT, Verify};
+use broker_log::{
+    AHEAD_BYTES_DEFAULT, CHECKPOINT_BYTES_MAX, Checked, Disk, OsDisk, SEGMENT_BYTES_DEFAULT, Verify,
+};
 use tokio::sync::mpsc::{channel, unbounded_channel};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -35,6 +37,7 @@ pub(crate) struct Options {
     pub(crate) checkpoint_bytes: u64,
     /// The size at which a segment of the journal is closed.
     pub(crate) segment_bytes: u64,
+    pub(crate) ahead_bytes: u64,
     /// How much of the journal is read before anybody is served.
     pub(crate) verify: Verify,
     /// The largest checkpoint that is written.
@@ -50,6 +53,7 @@ impl Options {
             dir,
             checkpoint_bytes: CHECKPOINT_BYTES_DEFAULT,
             segment_bytes: SEGMENT_BYTES_DEFAULT,
+            ahead_bytes: AHEAD_BYTES_DEFAULT,
             verify: Verify::SinceCheckpoint,
             checkpoint_bytes_max: CHECKPOINT_BYTES_MAX,
             mirror: None,
@@ -117,7 +121,9 @@ fn recover(options: Options) -> Result<Recovered, Failure> {
     let Options { dir, segment_bytes: segment_bytes_max, verify, checkpoint_bytes_max, mirror, .. } = options;
     let begun = Instant::now();
     let disk = OsDisk::new(&dir).map_err(|source| Failure::Directory { dir: dir.clone(), source })?;
-    let config = broker_log::Config { segment_bytes_max, verify, checkpoint_bytes_max };
+    // A mirror would carry the zeros, and has no size to note.
+    let ahead_bytes = if mirror.is_some() { 0 } else { options.ahead_bytes };
+    let config = broker_log::Config { segment_bytes_max, verify, checkpoint_bytes_max, ahead_bytes };
     let (journal, recovered) =
         Journal::open(Store::new(disk, mirror), config).map_err(|error| journal_failure(error, &dir))?;
     if let Some(cut) = &recovered.cut {
