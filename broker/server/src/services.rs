@@ -2,7 +2,6 @@
 
 use orderflow_proto::DESCRIPTORS;
 use orderflow_proto::google::iam::v1::iam_policy_server::IamPolicyServer;
-use orderflow_proto::google::pubsub::v1::publisher_server::PublisherServer;
 use orderflow_proto::google::pubsub::v1::schema_service_server::SchemaServiceServer;
 use orderflow_proto::google::pubsub::v1::subscriber_server::SubscriberServer;
 use orderflow_proto::orderflow::broker::v1::broker_service_server::BrokerServiceServer;
@@ -12,10 +11,10 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 
-use crate::edge::{Iam, Inspector, Publisher, REQUEST_BYTES_MAX, Schemas, Subscriber, with_rest};
+use crate::edge::{Iam, Inspector, PublisherFace, REQUEST_BYTES_MAX, Schemas, Subscriber, with_rest};
 use crate::engine::embedded::Embedded;
 
-type PublisherService = PublisherServer<Publisher<Embedded>>;
+type PublisherService = PublisherFace<Embedded>;
 type SubscriberService = SubscriberServer<Subscriber<Embedded>>;
 type SchemasService = SchemaServiceServer<Schemas>;
 type IamService = IamPolicyServer<Iam<Embedded>>;
@@ -27,10 +26,7 @@ const SERVICES: [&str; 5] =
 
 /// The services of an engine. Streams and waiting pulls end when `stop` is cancelled.
 pub(crate) fn routes(engine: &Embedded, stop: &CancellationToken) -> Routes {
-    let publisher = PublisherServer::new(Publisher::new(engine.clone()))
-        .max_decoding_message_size(REQUEST_BYTES_MAX)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .send_compressed(CompressionEncoding::Gzip);
+    let publisher = PublisherFace::new(engine.clone());
     let subscriber = SubscriberServer::new(Subscriber::new(engine.clone(), stop.clone()))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .accept_compressed(CompressionEncoding::Gzip)

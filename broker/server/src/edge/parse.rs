@@ -124,32 +124,47 @@ pub(super) fn messages(request: pb::PublishRequest) -> Result<Vec<Message>, Inva
 /// One message. The broker gives id and publish time, whatever the publisher wrote there.
 fn message(message: pb::PubsubMessage) -> Result<Message, Invalid> {
     let pb::PubsubMessage { data, attributes, message_id: _, publish_time: _, ordering_key } = message;
-    if data.is_empty() && attributes.is_empty() {
+    content(&data, attributes.len())?;
+    attributes.iter().try_for_each(|(key, value)| attribute(key, value))?;
+    self::ordering_key(&ordering_key)?;
+    Ok(Message { data, attributes, ordering_key })
+}
+
+/// What a message is made of.
+pub(super) fn content(data: &[u8], attributes: usize) -> Result<(), Invalid> {
+    if data.is_empty() && attributes == 0 {
         return Err(Invalid::new("data", "a message needs data or an attribute"));
     }
-    if attributes.len() > ATTRIBUTES_MAX {
-        let why = format!("{} attributes are more than {ATTRIBUTES_MAX}", attributes.len());
+    if attributes > ATTRIBUTES_MAX {
+        return Err(Invalid::new("attributes", format!("{attributes} attributes are more than {ATTRIBUTES_MAX}")));
+    }
+    Ok(())
+}
+
+/// An attribute of a message.
+pub(super) fn attribute(key: &str, value: &str) -> Result<(), Invalid> {
+    if !(1..=ATTRIBUTE_KEY_BYTES_MAX).contains(&key.len()) {
+        let why = format!("a key of {} bytes is not within 1 to {ATTRIBUTE_KEY_BYTES_MAX} bytes", key.len());
         return Err(Invalid::new("attributes", why));
     }
-    for (key, value) in &attributes {
-        if !(1..=ATTRIBUTE_KEY_BYTES_MAX).contains(&key.len()) {
-            let why = format!("a key of {} bytes is not within 1 to {ATTRIBUTE_KEY_BYTES_MAX} bytes", key.len());
-            return Err(Invalid::new("attributes", why));
-        }
-        if key.starts_with(ATTRIBUTE_KEY_RESERVED) {
-            let why = format!("key `{key}` must not start with `{ATTRIBUTE_KEY_RESERVED}`");
-            return Err(Invalid::new("attributes", why));
-        }
-        if value.len() > ATTRIBUTE_VALUE_BYTES_MAX {
-            let why = format!("the value of `{key}` is longer than {ATTRIBUTE_VALUE_BYTES_MAX} bytes");
-            return Err(Invalid::new("attributes", why));
-        }
+    if key.starts_with(ATTRIBUTE_KEY_RESERVED) {
+        let why = format!("key `{key}` must not start with `{ATTRIBUTE_KEY_RESERVED}`");
+        return Err(Invalid::new("attributes", why));
     }
-    if ordering_key.len() > ORDERING_KEY_BYTES_MAX {
-        let why = format!("{} bytes are more than {ORDERING_KEY_BYTES_MAX}", ordering_key.len());
+    if value.len() > ATTRIBUTE_VALUE_BYTES_MAX {
+        let why = format!("the value of `{key}` is longer than {ATTRIBUTE_VALUE_BYTES_MAX} bytes");
+        return Err(Invalid::new("attributes", why));
+    }
+    Ok(())
+}
+
+/// The ordering key of a message.
+pub(super) fn ordering_key(key: &str) -> Result<(), Invalid> {
+    if key.len() > ORDERING_KEY_BYTES_MAX {
+        let why = format!("{} bytes are more than {ORDERING_KEY_BYTES_MAX}", key.len());
         return Err(Invalid::new("ordering_key", why));
     }
-    Ok(Message { data, attributes, ordering_key })
+    Ok(())
 }
 
 /// Which part of a list is wanted.

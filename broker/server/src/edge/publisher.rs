@@ -1,15 +1,14 @@
 //! The `google.pubsub.v1.Publisher` service.
 
 use broker_core::{ProjectName, TopicConfig, TopicName};
-use fail_points::Fault;
 use orderflow_proto::google::pubsub::v1 as pb;
 use orderflow_proto::google::pubsub::v1::publisher_server;
 use tonic::{Request, Response, Status};
 
-use super::parse::{messages, name, next_page_token, page};
+use super::parse::{name, next_page_token, page};
 use super::status::Invalid;
 use super::{mask, settings};
-use crate::engine::{Engine, Message};
+use crate::engine::Engine;
 
 /// Manages topics and takes messages.
 #[derive(Debug)]
@@ -20,6 +19,10 @@ pub(crate) struct Publisher<E> {
 impl<E> Publisher<E> {
     pub(crate) fn new(engine: E) -> Self {
         Self { engine }
+    }
+
+    pub(super) fn engine(&self) -> &E {
+        &self.engine
     }
 }
 
@@ -33,14 +36,8 @@ impl<E: Engine> publisher_server::Publisher for Publisher<E> {
     }
 
     async fn publish(&self, request: Request<pb::PublishRequest>) -> Result<Response<pb::PublishResponse>, Status> {
-        let request = request.into_inner();
-        let topic: TopicName = name("topic", &request.topic)?;
-        let messages = messages(request)?;
-        if fail_points::broken(Fault::BrokerRepliesFirst) {
-            return Ok(Response::new(reply_first(&self.engine, topic, messages)));
-        }
-        let ids = self.engine.publish(topic, messages).await?;
-        Ok(Response::new(pb::PublishResponse { message_ids: ids.into_iter().map(|id| id.0).collect() }))
+        let ids = self.publish_all(request.into_inner()).await?;
+        Ok(Response::new(pb::PublishResponse { message_ids: ids.iter().map(|id| id.0).collect() }))
     }
 
     async fn get_topic(&self, request: Request<pb::GetTopicRequest>) -> Result<Response<pb::Topic>, Status> {
@@ -124,16 +121,4 @@ impl<E: Engine> publisher_server::Publisher for Publisher<E> {
         self.engine.detach_subscription(subscription).await?;
         Ok(Response::new(pb::DetachSubscriptionResponse {}))
     }
-}
-
-/// What a build does that is broken on purpose: it says that it has the messages, and takes them a moment later.
-fn reply_first<E: Engine>(engine: &E, topic: TopicName, messages: Vec<Message>) -> pb::PublishResponse {
-    const MOMENT: std::time::Duration = std::time::Duration::from_secs(1);
-    let message_ids = (0..messages.len()).map(|number| format!("promised-{number}")).collect();
-    let engine = engine.clone();
-    tokio::spawn(async move {
-        tokio::time::sleep(MOMENT).await;
-        engine.publish(topic, messages).await.ok();
-    });
-    pb::PublishResponse { message_ids }
 }

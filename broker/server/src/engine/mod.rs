@@ -3,6 +3,7 @@
 //! **Invariant:** the gRPC layer talks to an [`Engine`] only, in the terms of this module: names, settings, messages,
 //! leases, ack ids. How an engine numbers and stores them is its own affair.
 
+mod body;
 pub(crate) mod embedded;
 mod inspect;
 pub(crate) mod replicated;
@@ -18,6 +19,7 @@ use broker_core::{
 use bytes::Bytes;
 use tokio::sync::watch;
 
+pub(crate) use body::{Body, Field, Fields, MessageIds, Pieces, Unusual};
 pub(crate) use inspect::{
     JournalStats, Peek, Peeked, PeekedMessage, Redrive, Redriven, SKIPPED_SHOWN_MAX, SkipReason, Skipped, Stats,
     SubscriptionStats, TopicStats,
@@ -116,11 +118,7 @@ pub(crate) trait Engine: Clone + Send + Sync + 'static {
     fn delete_subscription(&self, name: SubscriptionName) -> impl Future<Output = Result<(), Error>> + Send;
 
     /// Publishes messages; their ids come back in the same order.
-    fn publish(
-        &self,
-        topic: TopicName,
-        messages: Vec<Message>,
-    ) -> impl Future<Output = Result<Vec<MessageId>, Error>> + Send;
+    fn publish(&self, topic: TopicName, bodies: Vec<Body>) -> impl Future<Output = Result<MessageIds, Error>> + Send;
 
     /// Leases some messages. Safe to cancel: what is under way then goes back, and no attempt is counted.
     fn pull(

@@ -5,18 +5,18 @@ use bytes::Bytes;
 use broker_core::{Record, Seq, Time, TopicId};
 
 use super::codec::{Bodies, decode_messages, decode_record, encode_record, message_of};
-use crate::engine::Message;
+use crate::engine::{Body, Message};
 
 /// Messages as a publisher sends them.
 #[derive(Clone, Debug)]
-pub struct Messages(Vec<Message>);
+pub struct Messages(Vec<Body>);
 
 impl Messages {
     /// So many messages of this size.
     #[must_use]
     pub fn new(count: usize, bytes: usize) -> Self {
         let data = Bytes::from(vec![7; bytes]);
-        Self(vec![Message { data, ..Default::default() }; count])
+        Self(vec![Body::from(Message { data, ..Default::default() }); count])
     }
 }
 
@@ -29,8 +29,9 @@ impl Encoded {
     #[must_use]
     pub fn new(messages: Messages) -> Self {
         let mut bodies = Bodies::default();
-        let sizes = messages.0.into_iter().map(|message| bodies.push(message).0);
-        let (count, bytes) = sizes.fold((0, 0), |(count, sum), bytes| (count + 1, sum + u64::from(bytes)));
+        messages.0.iter().for_each(|body| bodies.push(body.encoded()));
+        let count = u32::try_from(messages.0.len()).unwrap_or(u32::MAX);
+        let bytes = bodies.bytes() as u64;
         let (topic, first, time) = (TopicId(1), Seq(1), Time(1_700_000_000_000));
         let record = Record::Published { topic, first, count, time, bytes, filtered: Vec::new() };
         let mut entries = Vec::new();

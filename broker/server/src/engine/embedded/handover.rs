@@ -126,7 +126,9 @@ mod tests {
     fn a_checkpoint_lets_nothing_be_added_to_its_batch() {
         let (giver, taker) = handover();
         let checkpoint = Checkpoint { state: Vec::new(), floors: [].into(), evacuated: [].into() };
-        giver.put(Batch { checkpoint: Some(checkpoint), ..Batch::default() });
+        let mut last = batch(0);
+        last.checkpoint = Some(checkpoint);
+        giver.put(last);
         assert!(!giver.has_room());
         assert!(taker.take().unwrap().checkpoint.is_some());
         assert!(giver.has_room());
@@ -148,7 +150,8 @@ mod tests {
     #[test]
     fn a_writer_that_waits_is_woken() {
         let (giver, taker) = handover();
-        let writer = std::thread::spawn(move || std::iter::from_fn(|| taker.take()).map(|batch| batch.releases()).sum());
+        let writer =
+            std::thread::spawn(move || std::iter::from_fn(|| taker.take()).map(|batch| batch.releases()).sum());
         giver.put(batch(1));
         giver.put(batch(1));
         drop(giver);

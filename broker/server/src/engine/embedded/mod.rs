@@ -51,8 +51,8 @@ use topology::subscription_of;
 use writer::Release;
 
 use super::{
-    AckId, Confirmation, DeadlineChange, Engine, Error, Flow, Lease, Message, MessageId, Page, Peek, Peeked, Pull,
-    Redrive, Redriven, Seek, Snapshot, Stats, Subscription, Taker,
+    AckId, Body, Confirmation, DeadlineChange, Engine, Error, Flow, Lease, MessageId, MessageIds, Page, Peek, Peeked,
+    Pull, Redrive, Redriven, Seek, Snapshot, Stats, Subscription, Taker,
 };
 
 /// Commands that wait for the engine task.
@@ -347,28 +347,31 @@ impl Engine for Embedded {
         self.ask_now(Bodies::default(), move |state| state.core.handle_delete_subscription(&name, &mut state.out)).await
     }
 
-    async fn publish(&self, topic: TopicName, messages: Vec<Message>) -> Result<Vec<MessageId>, Error> {
+    async fn publish(&self, topic: TopicName, messages: Vec<Body>) -> Result<MessageIds, Error> {
         let mut metas = Vec::with_capacity(messages.len());
-        let bytes = messages.iter().map(|message| message.data.len() + message.ordering_key.len() + BODY_MARGIN_BYTES);
+        let bytes = messages.iter().map(|body| body.encoded().len() + BODY_MARGIN_BYTES);
         let mut bodies = Bodies::with_capacity(bytes.sum());
         // Where no message has any, none are kept.
         let mut attributes = Vec::new();
-        for (at, message) in messages.into_iter().enumerate() {
-            let key = codec::hash_of(&message.ordering_key);
-            let (bytes, its_attributes) = bodies.push(message);
-            metas.push(Meta { bytes, key });
+        for (at, body) in messages.iter().enumerate() {
+            let encoded = body.encoded();
+            bodies.push(encoded);
+            let bytes = u32::try_from(encoded.len()).unwrap_or(u32::MAX);
+            metas.push(Meta { bytes, key: codec::hash_of(body.ordering_key()) });
+            let its_attributes: HashMap<String, String> =
+                body.attributes().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
             if !its_attributes.is_empty() {
                 attributes.resize_with(at, HashMap::new);
                 attributes.push(its_attributes);
             }
         }
+        drop(messages);
         let publish = move |state: &mut State| {
             let attribute = |at: usize, key: &str| attributes.get(at)?.get(key).map(String::as_str);
             state.core.handle_publish(&topic, &metas, attribute, state.now, &mut state.out)
         };
         let published = self.ask_now(bodies, publish).await?;
-        let numbers = published.first.0..published.first.0 + u64::from(published.count);
-        Ok(numbers.map(|seq| message_id(published.topic, Seq(seq))).collect())
+        Ok(MessageIds { first: id_number(published.topic, published.first), count: published.count })
     }
 
     async fn pull(&self, subscription: SubscriptionName, pull: Pull) -> Result<Vec<Lease>, Error> {
@@ -496,7 +499,11 @@ fn command<T: Send + 'static, E: Send + 'static>(
 }
 
 fn message_id(topic: TopicId, seq: Seq) -> MessageId {
-    MessageId(((u64::from(topic.0) << MESSAGE_ID_SEQ_BITS) | seq.0).to_string())
+    MessageId(id_number(topic, seq).to_string())
+}
+
+fn id_number(topic: TopicId, seq: Seq) -> u64 {
+    (u64::from(topic.0) << MESSAGE_ID_SEQ_BITS) | seq.0
 }
 
 #[cfg(test)]

@@ -8,9 +8,7 @@ use std::sync::atomic::AtomicU64;
 use std::thread;
 
 use broker_core::{Limits, Output, Recovery, Time};
-use broker_log::{
-    AHEAD_BYTES_DEFAULT, CHECKPOINT_BYTES_MAX, Checked, Disk, OsDisk, SEGMENT_BYTES_DEFAULT, Verify,
-};
+use broker_log::{AHEAD_BYTES_DEFAULT, CHECKPOINT_BYTES_MAX, Checked, Disk, OsDisk, SEGMENT_BYTES_DEFAULT, Verify};
 use tokio::sync::mpsc::{channel, unbounded_channel};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;

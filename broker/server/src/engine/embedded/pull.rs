@@ -101,7 +101,7 @@ mod tests {
                 }
             }
             // The pull has not even taken the answer to its attachment when it gets its message, and then it is gone.
-            engine.publish(topic, vec![Message { data: "x".into(), ..Default::default() }]).await.unwrap();
+            engine.publish(topic, vec![Message { data: "x".into(), ..Default::default() }.into()]).await.unwrap();
             while engine.stats().await.unwrap().subscriptions[0].outstanding_messages == 0 {
                 tokio::task::yield_now().await;
             }

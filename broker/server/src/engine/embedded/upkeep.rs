@@ -114,7 +114,7 @@ mod tests {
 
     async fn publish(running: &Running, text: &'static str) {
         let message = Message { data: text.into(), ..Default::default() };
-        running.engine.publish(topic(), vec![message]).await.unwrap();
+        running.engine.publish(topic(), vec![message.into()]).await.unwrap();
     }
 
     async fn backlog(running: &Running) -> u64 {

@@ -1,7 +1,7 @@
 //! Messages on their way into the journal.
 //!
-//! They are encoded once, where they come in, as the entry will hold them: one behind the other in one buffer. Nothing on
-//! the way looks at them again, and the journal copies them straight into its frames.
+//! They are put down once, as the entry will hold them: one behind the other in one buffer. Nothing on the way looks at them
+//! again, and the journal copies them straight into its frames.
 
 use std::collections::HashMap;
 
@@ -64,16 +64,8 @@ impl Bodies {
         Self { expected_bytes, ..Default::default() }
     }
 
-    /// Adds a message; gives its size and its attributes, which filters look at.
-    pub(in crate::engine::embedded) fn push(&mut self, message: Message) -> (u32, HashMap<String, String>) {
-        let stored = stored(message);
-        let bytes = stored.encoded_len();
-        stored.encode_raw(self.room(bytes));
-        (u32::try_from(bytes).unwrap_or(u32::MAX), stored.attributes)
-    }
-
-    /// Adds a message that is encoded already.
-    pub(in crate::engine::embedded) fn push_encoded(&mut self, body: &[u8]) {
+    /// Adds an encoded message.
+    pub(in crate::engine::embedded) fn push(&mut self, body: &[u8]) {
         self.room(body.len()).extend_from_slice(body);
     }
 
@@ -107,7 +99,7 @@ impl Bodies {
 impl From<&[Bytes]> for Bodies {
     fn from(encoded: &[Bytes]) -> Self {
         let mut bodies = Self::default();
-        encoded.iter().for_each(|body| bodies.push_encoded(body));
+        encoded.iter().for_each(|body| bodies.push(body));
         bodies
     }
 }

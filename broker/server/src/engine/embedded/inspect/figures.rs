@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(unknown().await, 0, "there is no message");
         for _ in 0..2 {
             let message = Message { data: "data".into(), ..Message::default() };
-            engine.publish(topic.clone(), vec![message]).await.unwrap();
+            engine.publish(topic.clone(), vec![message.into()]).await.unwrap();
         }
         assert_eq!(unknown().await, 1);
         let first = engine.stats().await.unwrap().subscriptions[0].oldest_unacked;
