@@ -8,6 +8,7 @@ COPY broker/log/Cargo.toml broker/log/
 COPY broker/server/Cargo.toml broker/server/
 COPY fail-points/Cargo.toml fail-points/
 COPY invoice-worker/Cargo.toml invoice-worker/
+COPY local-servers/Cargo.toml local-servers/
 COPY notification-service/Cargo.toml notification-service/
 COPY order-service/Cargo.toml order-service/
 COPY orderflow/Cargo.toml orderflow/

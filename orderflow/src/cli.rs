@@ -297,11 +297,14 @@ async fn ask(stack: Stack, request: Request) -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Reply::Refused { message }) => failed(&message),
-        Ok(Reply::Status { parts, page: _ }) => {
-            say(&format!("{:<22}{:<22}{:>8}  STATE", "PART", "ADDRESS", "PROCESS"));
+        Ok(Reply::Status { parts, page: _, doors }) => {
+            say(&format!("{:<21} {:<22}{:>8}  STATE", "PART", "ADDRESS", "PROCESS"));
+            for (part, door) in &doors {
+                say(&format!("{:<21} {:<22}{:>8}  the one address of all", part, door, "-"));
+            }
             for status in &parts {
                 let pid = status.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
-                say(&format!("{:<22}{:<22}{pid:>8}  {}", status.part, status.address, status.state));
+                say(&format!("{:<21} {:<22}{pid:>8}  {}", status.part, status.address, status.state));
             }
             ExitCode::SUCCESS
         }

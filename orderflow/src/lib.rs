@@ -7,6 +7,7 @@
 //! - [`place`] orders, [`queues`] looks at the broker, [`audit`] checks the books, [`health`] asks one part,
 //!   [`dead_letters`] looks at, mends and sends back what nobody could handle.
 //! - [`doctor`] says what is wrong.
+//! - [`proxy`] stands in front of servers: as the one address of several, and to be cut.
 //! - [`report`] writes HTML files that people can keep.
 //! - [`compare`] shows the same outage with and without a queue.
 //! - [`lab`] is a stack in a folder of its own, to be tortured; [`chaos`] tortures one and judges.
@@ -25,6 +26,7 @@ pub mod load;
 mod parent;
 mod part;
 pub mod place;
+pub mod proxy;
 pub mod queues;
 pub mod report;
 mod terminal;

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use clap::ValueEnum as _;
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 /// How many instances a part may have.
@@ -14,6 +15,10 @@ pub const INSTANCES_MAX: u16 = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
+    /// A server of the NATS cluster that keeps the broker's journal, in a stack past one machine.
+    Nats,
+    /// The PostgreSQL server with the books of the services, in a stack past one machine.
+    Postgres,
     /// The message broker.
     Broker,
     /// The simulated card acquirer.
@@ -29,8 +34,7 @@ pub enum Part {
 }
 
 impl Part {
-    /// Every part, in the order in which they start: the broker first, since it applies the topology, and a service
-    /// whose subscription is missing gives up.
+    /// Every part of the suite, which each stack has.
     pub const ALL: [Self; 6] = [
         Self::Broker,
         Self::Acquirer,
@@ -40,16 +44,27 @@ impl Part {
         Self::InvoiceWorker,
     ];
 
+    /// The order in which parts start; those of one step start together. The broker applies the topology, and a service whose
+    /// subscription is missing gives up.
+    pub(crate) const START_STEPS: [&'static [Self]; 3] = [
+        &[Self::Nats, Self::Postgres],
+        &[Self::Broker],
+        &[Self::Acquirer, Self::OrderService, Self::PaymentService, Self::NotificationService, Self::InvoiceWorker],
+    ];
+
     /// The order in which parts stop: whoever needs another goes before it. The parts of one step stop together.
-    pub(crate) const STOP_STEPS: [&'static [Self]; 3] = [
+    pub(crate) const STOP_STEPS: [&'static [Self]; 4] = [
         &[Self::OrderService, Self::PaymentService, Self::NotificationService, Self::InvoiceWorker],
         &[Self::Acquirer],
         &[Self::Broker],
+        &[Self::Nats, Self::Postgres],
     ];
 
-    /// The name that commands and logs use, which is the subcommand that runs the part, too.
+    /// The name that commands and logs use, which is the subcommand that runs the part, too, if it is ours.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Nats => "nats",
+            Self::Postgres => "postgres",
             Self::Broker => "broker",
             Self::Acquirer => "acquirer",
             Self::OrderService => "order-service",
@@ -63,13 +78,33 @@ impl Part {
     pub fn shares_work(self) -> bool {
         match self {
             Self::PaymentService | Self::NotificationService | Self::InvoiceWorker => true,
-            Self::Broker | Self::Acquirer | Self::OrderService => false,
+            Self::Nats | Self::Postgres | Self::Broker | Self::Acquirer | Self::OrderService => false,
+        }
+    }
+
+    /// What lets the part finish what it has in hand and end.
+    pub(crate) fn stop_signal(self) -> Signal {
+        match self {
+            // At SIGTERM it waits for its clients, who have no reason to go.
+            Self::Postgres => Signal::INT,
+            _ => Signal::TERM,
+        }
+    }
+
+    /// What ends the part, and all processes that belong to it, at once.
+    pub(crate) fn end_signal(self) -> Signal {
+        match self {
+            // Its own children would outlive a SIGKILL for a moment.
+            Self::Postgres => Signal::QUIT,
+            _ => Signal::KILL,
         }
     }
 
     /// Where the part listens unless it is told otherwise.
     pub(crate) fn usual_address(self) -> SocketAddr {
         let port = match self {
+            Self::Nats => 14222,
+            Self::Postgres => 15432,
             Self::Broker => 8085,
             Self::Acquirer => 8070,
             Self::OrderService => 50051,
@@ -83,6 +118,8 @@ impl Part {
     /// The environment variable that sets where the part listens. The runner's flag has the same name in lower case.
     pub fn listen_variable(self) -> &'static str {
         match self {
+            Self::Nats => "NATS_LISTEN",
+            Self::Postgres => "POSTGRES_LISTEN",
             Self::Broker => "BROKER_LISTEN",
             Self::Acquirer => "ACQUIRER_LISTEN",
             Self::OrderService => "ORDER_LISTEN",
@@ -164,7 +201,7 @@ mod tests {
 
     #[test]
     fn the_command_line_knows_parts_and_instances_by_their_names() {
-        for part in Part::ALL {
+        for &part in Part::value_variants() {
             assert_eq!(<Part as clap::ValueEnum>::from_str(part.name(), false), Ok(part));
             for number in [1, 2, INSTANCES_MAX] {
                 let instance = Instance { part, number };
@@ -181,9 +218,12 @@ mod tests {
     }
 
     #[test]
-    fn every_part_stops_exactly_once() {
-        let mut stopped: Vec<Part> = Part::STOP_STEPS.concat();
-        stopped.sort();
-        assert_eq!(stopped, Part::ALL);
+    fn every_part_starts_and_stops_exactly_once() {
+        let mut all = Part::value_variants().to_vec();
+        all.sort();
+        for mut steps in [Part::START_STEPS.concat(), Part::STOP_STEPS.concat()] {
+            steps.sort();
+            assert_eq!(steps, all);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Where the parts answer: as flags and environment say, else as the stack says that runs in the folder, else where they
 //! usually listen.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -34,13 +35,15 @@ pub(crate) struct Told {
 pub(crate) struct Whereabouts {
     running: Vec<PartStatus>,
     page: Option<SocketAddr>,
+    /// Where parts with several instances are called.
+    doors: BTreeMap<Part, SocketAddr>,
 }
 
 impl Whereabouts {
     /// Asks the stack that runs in `data_dir`. What hangs is given up, and said: who asks goes on with what is usual.
     pub(crate) async fn of(data_dir: &Path) -> Self {
         match up::ask(data_dir, Request::Status).await {
-            Ok(Reply::Status { parts, page }) => Self { running: parts, page },
+            Ok(Reply::Status { parts, page, doors }) => Self { running: parts, page, doors },
             Err(error @ up::AskError::Silent { .. }) => {
                 eprintln!("orderflow: {error}: the parts are looked for at their usual addresses");
                 Self::default()
@@ -54,13 +57,16 @@ impl Whereabouts {
         self.page.unwrap_or_else(dashboard::usual_address)
     }
 
-    /// Where a part listens.
+    /// Where a part is called.
     pub(crate) fn address(&self, part: Part) -> SocketAddr {
+        if let Some(door) = self.doors.get(&part) {
+            return *door;
+        }
         let running = self.running.iter().find(|status| status.part == part.into());
         running.and_then(|status| status.address.parse().ok()).unwrap_or_else(|| part.usual_address())
     }
 
-    /// Where a part is called.
+    /// The URL at which a part is called.
     pub(crate) fn url(&self, part: Part, told: Option<String>) -> String {
         told.unwrap_or_else(|| format!("http://{}", self.address(part)))
     }
@@ -92,12 +98,18 @@ mod tests {
         };
         let running = vec![status(Part::Broker, "127.0.0.1:1"), status(Part::Acquirer, "127.0.0.1:2")];
         let page = Some(SocketAddr::from(([127, 0, 0, 1], 3)));
-        let whereabouts = Whereabouts { running, page };
+        let mut whereabouts = Whereabouts { running, page, doors: BTreeMap::new() };
         let told = Told { broker: Some("http://elsewhere:3".to_owned()), ..Told::default() };
         let addresses = whereabouts.addresses(told);
         assert_eq!(addresses.broker, "http://elsewhere:3");
         assert_eq!(addresses.acquirer, "http://127.0.0.1:2");
         assert_eq!(addresses.order_service, "http://127.0.0.1:50051");
+        whereabouts.doors.insert(Part::Acquirer, SocketAddr::from(([127, 0, 0, 1], 4)));
+        assert_eq!(
+            whereabouts.addresses(Told::default()).acquirer,
+            "http://127.0.0.1:4",
+            "a door is for all behind it"
+        );
         assert_eq!((Some(whereabouts.page()), Whereabouts::default().page().port()), (page, 8_080));
     }
 }

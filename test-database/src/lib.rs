@@ -3,7 +3,7 @@
 //! [`VARIABLE`] says which: `sqlite` (the default) or `postgres`, for which PostgreSQL has to be installed. The same tests
 //! run on both. A test that makes sense on one of them only asks [`only_on`], which says so where it is left out.
 //!
-//! Leaf and test code: it knows no crate of ours, and fails by panicking.
+//! Test code: of ours it knows `local-servers` alone, and it fails by panicking.
 
 #![allow(clippy::expect_used, clippy::panic)]
 

@@ -1,14 +1,13 @@
 //! A private PostgreSQL server: found on this machine, made in a temporary folder, gone with the process.
 
-use std::env;
 use std::fs::{self, File};
 use std::net::TcpListener;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use local_servers::{Database, Postgres};
 use tempfile::TempDir;
 
 /// The user of tests, who may do everything.
@@ -31,7 +30,7 @@ const WATCH: &str = "cat >/dev/null; pid=$(head -n 1 \"$1/data/postmaster.pid\" 
 #[derive(Debug)]
 pub struct Server {
     folder: PathBuf,
-    programs: PathBuf,
+    postgres: Postgres,
     port: u16,
     databases: AtomicU32,
     /// Ends when its standard input does, which is with this process.
@@ -47,19 +46,17 @@ impl Server {
 
     /// Makes a server and starts it: for a test that crashes it.
     pub fn start() -> Self {
-        let programs = programs();
+        let postgres = Postgres::find(None, "PATH", &["initdb", "pg_ctl", "psql"]);
+        let postgres = postgres.unwrap_or_else(|error| panic!("{}=postgres: {error}", crate::VARIABLE));
         let folder = TempDir::with_prefix("test-database-").expect("a temporary folder can be made").keep();
         let mut watch = Command::new("sh");
         watch.args(["-c", WATCH, "sh"]).arg(&folder);
         watch.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         let watch = watch.spawn().expect("a shell can be started");
-        let mut server = Self { folder, programs, port: 0, databases: AtomicU32::new(0), watch };
-        if is_root() {
-            let (user, group) = user();
-            done(Command::new("chown").arg(format!("{user}:{group}")).arg(&server.folder));
-        }
-        let auth = ["--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--username", OWNER];
-        done(server.program("initdb").args(auth).arg("--pgdata").arg(server.data()));
+        let mut server = Self { folder, postgres, port: 0, databases: AtomicU32::new(0), watch };
+        let everybody = Database { user: OWNER, password_file: None, is_synced: false };
+        let made = server.postgres.hand_over(&server.folder);
+        made.and_then(|()| server.postgres.create(&server.data(), &everybody)).expect("a server can be made");
         let hba = format!("host all {} all scram-sha-256\nlocal all all trust\nhost all all all trust\n", GUARDED.0);
         fs::write(server.data().join("pg_hba.conf"), hba).expect("the server's folder can be written");
         server.start_on_free_port();
@@ -143,18 +140,9 @@ impl Server {
         control
     }
 
-    /// One of PostgreSQL's programs, which refuse to run as root.
     fn program(&self, name: &str) -> Command {
-        let path = self.programs.join(name);
-        let mut command = if is_root() {
-            let (user, group) = user();
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid", &user, "--regid", &group, "--clear-groups", "--"]).arg(path);
-            command
-        } else {
-            Command::new(path)
-        };
-        command.current_dir(&self.folder).env("LC_ALL", "C").env_remove("PGDATA");
+        let mut command = self.postgres.command(name);
+        command.current_dir(&self.folder);
         command
     }
 
@@ -172,36 +160,6 @@ impl Drop for Server {
         drop(self.watch.stdin.take());
         let _ = self.watch.wait();
     }
-}
-
-/// The folder of PostgreSQL's programs: one on the path that has all of them, or the newest that Debian's packages have made.
-fn programs() -> PathBuf {
-    let complete = |folder: &PathBuf| ["initdb", "pg_ctl", "psql"].iter().all(|name| folder.join(name).exists());
-    let on_path = env::var_os("PATH").unwrap_or_default();
-    let on_path = env::split_paths(&on_path).find(complete);
-    let packaged = || {
-        let versions = fs::read_dir("/usr/lib/postgresql").ok()?.flatten().map(|entry| entry.path());
-        let version = |folder: &PathBuf| folder.file_name()?.to_str()?.parse::<u32>().ok();
-        let folder = |version: PathBuf| version.join("bin");
-        versions.filter(|version| complete(&folder(version.clone()))).max_by_key(version).map(folder)
-    };
-    on_path.or_else(packaged).unwrap_or_else(|| {
-        panic!("PostgreSQL is not installed (`apt-get install postgresql`), and {}=postgres needs it", crate::VARIABLE)
-    })
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
-}
-
-/// The numbers of the user, and of the group, who run the server where the tests are run by root.
-fn user() -> (String, String) {
-    let users = fs::read_to_string("/etc/passwd").expect("the users of this machine can be read");
-    let numbers = |name: &str| {
-        let mut fields = users.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?.split(':').skip(1);
-        Some((fields.next()?.to_owned(), fields.next()?.to_owned()))
-    };
-    ["postgres", "nobody"].into_iter().find_map(numbers).expect("there is somebody who is not root")
 }
 
 fn done(command: &mut Command) {

@@ -30,5 +30,6 @@ pub mod benching {
 
 pub use cli::{Command, CommandError, LogFormat, Shell};
 pub use config::{CHECKPOINT_BYTES_DEFAULT, CHECKPOINT_BYTES_MIN, Config, EngineAddress, EngineName, Replicas, Verify};
+pub use engine::replicated::{JournalState, StreamState};
 pub use error::Error;
 pub use server::Broker;

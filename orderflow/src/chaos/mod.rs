@@ -23,11 +23,11 @@ use std::time::Duration;
 pub use self::account::Account;
 pub use self::diary::{Happening, Sample};
 use self::run::Task;
-pub use self::schedule::{Fault, Schedule, Settings, What};
+pub use self::schedule::{Fault, Role, Schedule, Settings, What};
 use crate::lab::LAB_INSTANCES_MAX;
 use crate::part::Part;
 use crate::terminal::say;
-use crate::up::Signals;
+use crate::up::{Scale, Signals};
 use crate::{audit, report, up};
 
 /// The shortest run: in a shorter one there is no time to kill every part.
@@ -55,6 +55,9 @@ pub struct Config {
     /// Run several of a part, such as payment-service=2
     #[arg(long, value_name = "PART=COUNT", value_delimiter = ',', value_parser = instances)]
     instances: Vec<(Part, u16)>,
+    /// Whether it goes past one machine
+    #[command(flatten)]
+    scale: Scale,
     /// Write a page with charts, the history and the verdict
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -145,6 +148,7 @@ impl Config {
             duration: self.duration,
             rate_per_s: self.rate,
             instances: self.instances.clone(),
+            scale: self.scale.clone(),
             keep: self.keep,
         }
     }
@@ -158,6 +162,9 @@ impl Task {
             format!("orderflow chaos --seed {} --duration '{duration}' --rate {}", self.seed, self.rate_per_s);
         for (part, count) in &self.instances {
             command += &format!(" --instances {part}={count}");
+        }
+        if self.scale.scale {
+            command += " --scale";
         }
         command
     }

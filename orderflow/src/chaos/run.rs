@@ -15,9 +15,9 @@ use super::torture::Torture;
 use super::witness::Witness;
 use crate::lab::{Lab, Options};
 use crate::load::{self, Plan};
-use crate::part::{Instance, Part};
+use crate::part::Part;
 use crate::queues;
-use crate::up::Signals;
+use crate::up::{self, Scale, Signals};
 
 /// What customers do. Every end of an order is in it.
 const MIX: &str = "paid=56,declined=8,flaky=4,lost-reply=4,slow=2,cancelled=10,deadline=4,synchronous=12";
@@ -38,15 +38,14 @@ pub(super) struct Task {
     pub(super) duration: Duration,
     pub(super) rate_per_s: f64,
     pub(super) instances: Vec<(Part, u16)>,
+    pub(super) scale: Scale,
     pub(super) keep: bool,
 }
 
 impl Task {
     /// What goes wrong in it.
     pub(super) fn schedule(&self) -> Schedule {
-        let count = |part| self.instances.iter().rev().find(|(of, _)| *of == part).map_or(1, |(_, count)| *count);
-        let of_part = |part| (1..=count(part)).map(move |number| Instance { part, number });
-        let instances = Part::ALL.into_iter().flat_map(of_part).collect();
+        let instances = up::instances(self.scale.scale, &self.instances);
         Schedule::new(&Settings { seed: self.seed, duration: self.duration, instances })
     }
 
@@ -68,7 +67,8 @@ impl Task {
 
     /// Runs once and tells what came of it. A lab with a bad verdict is left where it is. A signal breaks it off.
     pub(super) async fn run(&self, signals: &mut Signals) -> Result<Account, Error> {
-        let options = Options { instances: self.instances.clone(), proxied: true, ..Options::default() };
+        let (instances, scale) = (self.instances.clone(), self.scale.clone());
+        let options = Options { instances, scale, proxied: true, ..Options::default() };
         let lab = Arc::new(Lab::start(options).await?);
         let mut account = tokio::select! {
             account = self.account(&lab) => account,

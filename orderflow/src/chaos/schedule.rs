@@ -66,6 +66,14 @@ pub enum What {
     },
     /// A process stands still.
     Frozen(Instance),
+    /// A server is told to end in order, and started again at the end.
+    Stopped(Instance),
+    /// Whoever has the role then is killed, and started again at the end.
+    RoleKilled(Role),
+    /// Whoever has the role then stands still.
+    RoleFrozen(Role),
+    /// Every broker is killed, and started again at the end.
+    BrokersKilled,
     /// The acquirer misbehaves.
     Acquirer(Mode),
     /// The connections of a line are cut.
@@ -83,6 +91,19 @@ pub enum What {
     Burst,
 }
 
+/// Which of several that share a work, by what it does when the fault comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// The NATS server that leads the stream of the journal.
+    Leader,
+    /// Another NATS server.
+    Replica,
+    /// The broker that owns the journal.
+    Owner,
+    /// A broker that forwards to the owner.
+    Follower,
+}
+
 /// What can have one fault at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Lane {
@@ -91,6 +112,10 @@ pub(super) enum Lane {
     Acquirer,
     Poison,
     Load,
+    /// All brokers, where there are several.
+    Brokers,
+    /// All NATS servers: a majority of them has to stay.
+    Nats,
 }
 
 /// All faults of a run, the first first.
@@ -108,9 +133,20 @@ impl Schedule {
             duration_ms: u64::try_from(settings.duration.as_millis()).unwrap_or(u64::MAX),
             lanes: BTreeMap::new(),
         };
-        draft.kill_everybody(&settings.instances);
-        draft.hurt_processes(&settings.instances);
-        draft.hurt_lines();
+        let is_scaled = settings.instances.iter().any(|instance| instance.part == Part::Nats);
+        if is_scaled {
+            // Brokers and NATS servers are hurt by their roles.
+            let alone = |instance: &Instance| !matches!(instance.part, Part::Broker | Part::Nats | Part::Postgres);
+            let alone: Vec<Instance> = settings.instances.iter().copied().filter(alone).collect();
+            draft.kill_everybody(&alone);
+            draft.hurt_foundation();
+            draft.hurt_processes(&alone);
+            draft.hurt_lines(&[&Line::ALL[..], &Line::SCALED].concat());
+        } else {
+            draft.kill_everybody(&settings.instances);
+            draft.hurt_processes(&settings.instances);
+            draft.hurt_lines(&Line::ALL);
+        }
         draft.hurt_the_rest();
         let mut faults: Vec<Fault> = draft.lanes.into_values().flatten().collect();
         faults.sort_by_key(|fault| (fault.from_ms, fault.until_ms, fault.what.lane()));
@@ -145,7 +181,16 @@ fn seconds(ms: u64) -> String {
 impl What {
     pub(super) fn lane(&self) -> Lane {
         match *self {
-            Self::Killed(instance) | Self::Frozen(instance) | Self::Armed { instance, .. } => Lane::Process(instance),
+            Self::Killed(instance)
+            | Self::Frozen(instance)
+            | Self::Stopped(instance)
+            | Self::Armed { instance, .. } => Lane::Process(instance),
+            Self::RoleKilled(Role::Owner | Role::Follower)
+            | Self::RoleFrozen(Role::Owner | Role::Follower)
+            | Self::BrokersKilled => Lane::Brokers,
+            Self::RoleKilled(Role::Leader | Role::Replica) | Self::RoleFrozen(Role::Leader | Role::Replica) => {
+                Lane::Nats
+            }
             Self::Acquirer(_) => Lane::Acquirer,
             Self::Cut(line) | Self::Refusing(line) | Self::FrozenLine(line) => Lane::Line(line),
             Self::Poison { .. } => Lane::Poison,
@@ -162,6 +207,10 @@ impl fmt::Display for What {
                 write!(f, "{instance} dies at {}, passing {passing}", point.name())
             }
             Self::Frozen(instance) => write!(f, "{instance} stands still"),
+            Self::Stopped(instance) => write!(f, "{instance} is stopped in order"),
+            Self::RoleKilled(role) => write!(f, "{role} is killed"),
+            Self::RoleFrozen(role) => write!(f, "{role} stands still"),
+            Self::BrokersKilled => f.write_str("every broker is killed"),
             Self::Acquirer(mode) => f.write_str(match mode {
                 Mode::Normal => "the acquirer is well",
                 Mode::Unavailable => "the acquirer is unavailable",
@@ -178,9 +227,21 @@ impl fmt::Display for What {
     }
 }
 
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Leader => "the NATS server that leads the journal",
+            Self::Replica => "a NATS server that follows",
+            Self::Owner => "the broker that owns the journal",
+            Self::Follower => "a broker that forwards",
+        })
+    }
+}
+
 /// The fail points that a part passes.
 fn points_of(part: Part) -> &'static [Point] {
     match part {
+        Part::Nats | Part::Postgres => &[],
         Part::Broker => &[Point::BrokerAppended, Point::BrokerSynced, Point::BrokerAcked],
         Part::Acquirer => &[Point::AcquirerCommitted],
         Part::OrderService => &[Point::OrderCommitted, Point::OrderSettled, Point::RelayPublished],
@@ -231,9 +292,33 @@ impl Draft {
         }
     }
 
-    fn hurt_lines(&mut self) {
+    /// What is below the services dies once in each role, and now and then once more.
+    fn hurt_foundation(&mut self) {
+        let postgres = Part::Postgres.into();
+        for what in [What::RoleKilled(Role::Leader), What::RoleKilled(Role::Owner), What::Killed(postgres)] {
+            let down_ms = self.length(DOWN_MS_MIN, DOWN_MS_MAX);
+            self.put(down_ms, what);
+        }
+        for _ in 0..self.duration_ms / 3_000 {
+            let freeze_ms = self.length(100, FREEZE_MS_MAX);
+            let down_ms = self.length(DOWN_MS_MIN, DOWN_MS_MAX);
+            match self.rng.u8(0..9) {
+                0 => self.put(down_ms, What::RoleKilled(Role::Owner)),
+                1 => self.put(down_ms, What::RoleKilled(Role::Follower)),
+                2 => self.put(freeze_ms, What::RoleFrozen(Role::Owner)),
+                3 => self.put(freeze_ms, What::RoleFrozen(Role::Follower)),
+                4 => self.put(down_ms, What::BrokersKilled),
+                5 => self.put(down_ms, What::RoleKilled(Role::Replica)),
+                6 => self.put(freeze_ms, What::RoleFrozen(Role::Leader)),
+                7 => self.put(down_ms, What::Killed(postgres)),
+                _ => self.put(down_ms, What::Stopped(postgres)),
+            };
+        }
+    }
+
+    fn hurt_lines(&mut self, lines: &[Line]) {
         for _ in 0..self.duration_ms / 2_000 {
-            let line = Line::ALL[self.rng.usize(0..Line::ALL.len())];
+            let line = lines[self.rng.usize(0..lines.len())];
             let ms = self.length(100, FREEZE_MS_MAX);
             match self.rng.u8(0..3) {
                 0 => self.put(1, What::Cut(line)),
@@ -287,6 +372,7 @@ mod tests {
     use std::collections::{BTreeSet, HashSet};
 
     use super::*;
+    use crate::up;
 
     fn settings(seed: u64, duration_s: u64) -> Settings {
         let mut instances: Vec<Instance> = Part::ALL.map(Instance::from).to_vec();
@@ -361,5 +447,35 @@ mod tests {
         }
         assert_eq!((kinds.len(), points.len()), (9, Point::ALL.len()));
         assert!(overlaps > 50 && long > 10, "{overlaps} overlaps, {long} long freezes");
+    }
+
+    #[test]
+    fn past_one_machine_every_role_dies_and_a_majority_of_nats_servers_stays() {
+        let scaled = |seed| {
+            let instances = up::instances(true, &[]);
+            Schedule::new(&Settings { seed, duration: Duration::from_secs(20), instances })
+        };
+        let mut roles = BTreeSet::new();
+        let (mut stopped, mut all_brokers) = (0, 0);
+        for seed in 1..=20 {
+            let faults = scaled(seed).faults;
+            let is = |what: What| faults.iter().any(|fault| fault.what == what);
+            assert!(is(What::RoleKilled(Role::Leader)) && is(What::RoleKilled(Role::Owner)), "seed {seed}");
+            assert!(is(What::Killed(Part::Postgres.into())), "seed {seed}");
+            for fault in &faults {
+                match fault.what {
+                    What::RoleKilled(role) => drop(roles.insert(role)),
+                    What::Stopped(_) => stopped += 1,
+                    What::BrokersKilled => all_brokers += 1,
+                    What::Killed(instance) | What::Frozen(instance) | What::Armed { instance, .. } => {
+                        assert!(!matches!(instance.part, Part::Nats | Part::Broker), "seed {seed}: {}", fault.what);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(roles.len(), 4);
+        assert!(stopped > 0 && all_brokers > 0);
+        assert_eq!(scaled(7), scaled(7));
     }
 }

@@ -5,6 +5,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker::JournalState;
 use fail_points::Point;
 use rustix::process::Signal;
 use tokio::task::JoinSet;
@@ -13,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::diary::Diary;
 use super::poison::Poison;
-use super::schedule::{BURST_TIMES, Fault, Lane, Schedule, What};
+use super::schedule::{BURST_TIMES, Fault, Lane, Role, Schedule, What};
 use crate::acquirer::{AcquirerClient, Mode};
 use crate::lab::{self, Lab, Line};
 use crate::load::{self, Plan};
-use crate::part::Instance;
+use crate::part::{Instance, Part};
 use crate::up;
 
 /// How long the acquirer is given to hear what it is told.
@@ -49,6 +50,8 @@ impl Torture {
                     Lane::Acquirer => torture.acquirer(faults).await,
                     Lane::Poison => torture.poison(faults).await,
                     Lane::Load => torture.bursts(faults).await,
+                    Lane::Brokers => torture.several(Part::Broker, faults).await,
+                    Lane::Nats => torture.several(Part::Nats, faults).await,
                 }
             });
         }
@@ -61,6 +64,11 @@ impl Torture {
             let from_ms = self.diary.now_ms();
             let ended = match fault.what {
                 What::Frozen(_) => self.freeze(instance, fault.until_ms).await,
+                What::Stopped(_) => {
+                    let stopped = self.lab.stop(instance).await;
+                    time::sleep_until(self.diary.at(fault.until_ms)).await;
+                    stopped.err().map(|error| error.to_string()).unwrap_or_default()
+                }
                 What::Armed { point, passing, .. } => self.arm(instance, point, passing, fault.until_ms).await,
                 _ => {
                     self.kill(instance).await;
@@ -73,6 +81,91 @@ impl Torture {
             self.diary.happened(from_ms, &fault.what, ended);
         }
         self.attend(instance, self.duration_ms).await;
+    }
+
+    /// Hurts those of a part by the role that they have when the fault comes.
+    async fn several(&self, part: Part, faults: Vec<Fault>) {
+        for fault in faults {
+            self.attend_all(part, fault.from_ms).await;
+            let from_ms = self.diary.now_ms();
+            let (victims, is_freeze) = match fault.what {
+                What::RoleKilled(role) => (self.holder(role, fault.until_ms).await.into_iter().collect(), false),
+                What::RoleFrozen(role) => (self.holder(role, fault.until_ms).await.into_iter().collect(), true),
+                _ => (self.all(part), false),
+            };
+            let mut ended = Vec::new();
+            for &victim in &victims {
+                if is_freeze {
+                    ended.push(format!("{victim}: {}", self.freeze(victim, fault.until_ms).await));
+                } else {
+                    self.kill(victim).await;
+                }
+            }
+            time::sleep_until(self.diary.at(fault.until_ms)).await;
+            for instance in self.all(part) {
+                let is_dead = self.lab.process(instance).is_none();
+                if is_dead && !victims.contains(&instance) {
+                    self.diary.surprised(from_ms, format!("{instance} ended by itself"), "");
+                }
+            }
+            ended.extend(self.revive_all(part).await);
+            if victims.is_empty() {
+                ended.push("nobody could be hurt without harm to all".to_owned());
+            }
+            self.diary.happened(from_ms, &fault.what, ended.join(", "));
+        }
+        self.attend_all(part, self.duration_ms).await;
+    }
+
+    fn all(&self, part: Part) -> Vec<Instance> {
+        self.lab.instances().into_iter().filter(|instance| instance.part == part).collect()
+    }
+
+    /// Starts those that were killed side by side: one may wait for another.
+    async fn revive_all(&self, part: Part) -> Vec<String> {
+        let mut starts = JoinSet::new();
+        for instance in self.all(part) {
+            let torture = self.clone();
+            starts.spawn(async move { (instance, torture.revive(instance).await) });
+        }
+        let told = starts.join_all().await;
+        told.into_iter().filter(|(_, said)| !said.is_empty()).map(|(who, said)| format!("{who}: {said}")).collect()
+    }
+
+    async fn attend_all(&self, part: Part, until_ms: u64) {
+        let mut all = JoinSet::new();
+        for instance in self.all(part) {
+            let torture = self.clone();
+            all.spawn(async move { torture.attend(instance, until_ms).await });
+        }
+        all.join_all().await;
+    }
+
+    /// Who has a role, as soon as somebody does. A NATS server is named only when the others have everything that it has:
+    /// a majority has to stay.
+    async fn holder(&self, role: Role, until_ms: u64) -> Option<Instance> {
+        let look = async {
+            loop {
+                if let Some(found) = self.lab.journal().await.ok().and_then(|journal| self.named(role, &journal)) {
+                    return found;
+                }
+                time::sleep(RETRY_PAUSE).await;
+            }
+        };
+        time::timeout_at(self.diary.at(until_ms), look).await.ok()
+    }
+
+    fn named(&self, role: Role, journal: &JournalState) -> Option<Instance> {
+        let stream = journal.stream.as_ref().filter(|stream| stream.is_whole);
+        let leads = |instance: &Instance| stream.is_some_and(|stream| stream.leader == Some(instance.to_string()));
+        let owns = |instance: &Instance| journal.owner == Some(self.lab.address(*instance).to_string());
+        let (servers, brokers) = (self.all(Part::Nats), self.all(Part::Broker));
+        match role {
+            Role::Leader => servers.into_iter().find(leads),
+            Role::Replica => servers.into_iter().find(|instance| stream.is_some() && !leads(instance)),
+            Role::Owner => brokers.into_iter().find(owns),
+            Role::Follower => brokers.into_iter().find(|instance| journal.owner.is_some() && !owns(instance)),
+        }
     }
 
     /// Watches a process until then: one that ends now was not asked to.

@@ -85,13 +85,7 @@ impl Site {
     pub(crate) fn owned(stack: Arc<Stack>) -> Self {
         let url = |instance: Instance| format!("http://{}", stack.layout().reach(instance));
         let parts = stack.instances().map(|instance| Watched { instance, url: url(instance) }).collect();
-        let addresses = Addresses {
-            broker: url(Part::Broker.into()),
-            acquirer: url(Part::Acquirer.into()),
-            order_service: url(Part::OrderService.into()),
-            payment_service: url(Part::PaymentService.into()),
-            notification_service: url(Part::NotificationService.into()),
-        };
+        let addresses = stack.layout().addresses();
         let commands = Commands::Runner(stack.program().clone());
         Self { addresses, parts, commands, owned: Some(stack) }
     }
@@ -104,15 +98,15 @@ impl Site {
         instances: Vec<Watched>,
         commands: Commands,
     ) -> Result<Self, Error> {
-        let url = |part| match part {
-            Part::Broker => &addresses.broker,
-            Part::Acquirer => &addresses.acquirer,
-            Part::OrderService => &addresses.order_service,
-            Part::PaymentService => &addresses.payment_service,
-            Part::NotificationService => &addresses.notification_service,
-            Part::InvoiceWorker => &invoice_worker,
-        };
-        let usual = Part::ALL.map(|part| (Instance::from(part), url(part).clone()));
+        let usual = [
+            (Part::Broker, &addresses.broker),
+            (Part::Acquirer, &addresses.acquirer),
+            (Part::OrderService, &addresses.order_service),
+            (Part::PaymentService, &addresses.payment_service),
+            (Part::NotificationService, &addresses.notification_service),
+            (Part::InvoiceWorker, &invoice_worker),
+        ];
+        let usual = usual.map(|(part, url)| (Instance::from(part), url.clone()));
         let told = instances.into_iter().map(|Watched { instance, url }| (instance, url));
         let parts: BTreeMap<_, _> = usual.into_iter().chain(told).collect();
         let parts: Vec<_> = parts.into_iter().map(|(instance, url)| Watched { instance, url }).collect();

@@ -1,4 +1,4 @@
-//! The databases of a stack, read without a change.
+//! The databases of a stack and of services that run alone, read without a change.
 
 use std::path::Path;
 
@@ -21,14 +21,35 @@ pub(super) async fn check(data_dir: &Path) -> Vec<Finding> {
     for (name, version_known) in DATABASES {
         let path = data_dir.join(format!("{name}.db"));
         if path.exists() {
-            findings.push(finding(&path, db::inspect(&path, version_known).await));
+            let about = format!("database `{}`", path.display());
+            findings.push(finding(about, db::inspect(&path, version_known).await));
         }
     }
     findings
 }
 
-fn finding(path: &Path, inspected: Result<db::Inspection, db::Error>) -> Finding {
-    let about = format!("database `{}`", path.display());
+/// Asks the servers of services that run alone. A file is theirs to make.
+pub(super) async fn ask(settings: &[(&'static str, String, i64)]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (service, url, version_known) in settings {
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            continue;
+        }
+        let about = format!("database `{}` of {service}", db::redacted(url));
+        findings.push(match db::inspect_server(url, *version_known).await {
+            Ok(db::Inspection { version: 0, .. }) => Finding::ok(about, "it answers, and has no tables yet"),
+            Err(error @ db::Error::Newer { .. }) => Finding::problem(about, error, "use that version"),
+            Ok(inspection) => finding(about, Ok(inspection)),
+            Err(error) => {
+                let says = format!("it can't be used: {}", service_kit::status::chain(&error));
+                Finding::problem(about, says, "start the server, or correct --database-url")
+            }
+        });
+    }
+    findings
+}
+
+fn finding(about: String, inspected: Result<db::Inspection, db::Error>) -> Finding {
     let restore = "restore it from a backup, or begin anew with another folder";
     match inspected {
         Ok(db::Inspection { damage: Some(damage), .. }) => {

@@ -45,9 +45,13 @@ fn wanted(config: &up::Config) -> Result<Vec<Wanted>, up::Error> {
     let mut wanted = Vec::new();
     for instance in layout.instances() {
         let variable = instance.part.listen_variable();
-        wanted.push(Wanted { who: instance.to_string(), variable, address: layout.listen(instance) });
+        let own = layout.addresses_of(instance).into_iter();
+        wanted.extend(own.map(|address| Wanted { who: instance.to_string(), variable, address }));
         let page = layout.metrics_page(instance);
         wanted.extend(page.map(|address| Wanted { who: format!("{instance}'s /metrics"), variable, address }));
+    }
+    for (part, address) in layout.doors() {
+        wanted.push(Wanted { who: part.to_string(), variable: part.listen_variable(), address: *address });
     }
     if let Listen::On(address) = config.dashboard_listen {
         wanted.push(Wanted { who: "dashboard".to_owned(), variable: PAGE_VARIABLE, address });

@@ -1,14 +1,16 @@
 //! A running stack: how its parts are, and what waits in it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use axum::http::Method;
+use broker::EngineName;
 use orderflow_proto::orderflow::broker::v1::SubscriptionStats;
 use tokio::time::timeout;
 
-use super::Finding;
+use super::{Finding, servers};
 use crate::acquirer::{AcquirerClient, Behaviour, Mode};
 use crate::part::{Instance, Part};
 use crate::up::{self, PartStatus, Reply, Request, metrics_address, quoted};
@@ -24,21 +26,28 @@ const FIGURES_MS_MAX: u64 = 2_000;
 /// Asks the runner of the folder, and its parts.
 pub(super) async fn check(data_dir: &Path) -> Vec<Finding> {
     match up::ask(data_dir, Request::Status).await {
-        Ok(Reply::Status { parts, .. }) => about(&parts, data_dir, Duration::from_millis(ANSWER_MS_MAX)).await,
+        Ok(Reply::Status { parts, doors, .. }) => {
+            about(&parts, &doors, data_dir, Duration::from_millis(ANSWER_MS_MAX)).await
+        }
         Ok(_) => vec![unclear("it gave another answer")],
         Err(error) => vec![unclear(&error.to_string())],
     }
 }
 
 /// What the parts tell of themselves, and of what waits in them.
-async fn about(parts: &[PartStatus], data_dir: &Path, within: Duration) -> Vec<Finding> {
+async fn about(
+    parts: &[PartStatus],
+    doors: &BTreeMap<Part, SocketAddr>,
+    data_dir: &Path,
+    within: Duration,
+) -> Vec<Finding> {
     let mut findings: Vec<Finding> = parts.iter().filter_map(|part| unwell(part, data_dir)).collect();
     if findings.is_empty() {
         findings.push(Finding::ok("parts", "all are well"));
     }
     let address = |part: Part| {
-        let status = parts.iter().find(|status| status.part == part.into() && status.healthy);
-        status.map(|status| format!("http://{}", status.address))
+        let status = parts.iter().find(|status| status.part.part == part && status.healthy)?;
+        Some(format!("http://{}", doors.get(&part).map_or_else(|| status.address.clone(), SocketAddr::to_string)))
     };
     if let Some(broker) = address(Part::Broker) {
         let silent = |_| vec![silent(Part::Broker, format!("it did not answer within {within:?}"), data_dir)];
@@ -50,6 +59,11 @@ async fn about(parts: &[PartStatus], data_dir: &Path, within: Duration) -> Vec<F
             Ok(behaviour) => findings.push(misbehaves(&acquirer, behaviour)),
             Err(error) => findings.push(silent(Part::Acquirer, error.to_string(), data_dir)),
         }
+    }
+    let nats = parts.iter().filter(|part| part.part.part == Part::Nats).map(|part| part.address.as_str());
+    let nats = format!("nats://{}", nats.collect::<Vec<_>>().join(","));
+    if let Ok(engine) = nats.parse() {
+        findings.push(servers::journal(&engine, &EngineName::default()).await);
     }
     for part in parts.iter().filter(|part| part.healthy) {
         findings.extend(breakers(part).await);
@@ -183,7 +197,7 @@ mod tests {
             state: "healthy".to_owned(),
         };
         let parts: Vec<_> = listeners.iter().map(status).collect();
-        let findings = about(&parts, Path::new("my data"), Duration::from_millis(20)).await;
+        let findings = about(&parts, &BTreeMap::new(), Path::new("my data"), Duration::from_millis(20)).await;
         for part in [Part::Broker, Part::Acquirer] {
             let finding = findings.iter().find(|finding| finding.about == part.name()).unwrap();
             assert_eq!(finding.level, Level::Problem);

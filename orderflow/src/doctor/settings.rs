@@ -10,26 +10,37 @@ use crate::{acquirer, up};
 /// What the names of our settings begin with.
 const PREFIXES: [&str; 7] = ["ORDERFLOW_", "BROKER_", "ACQUIRER_", "ORDER_", "PAYMENT_", "NOTIFICATION_", "INVOICE_"];
 
-/// Checks what the environment says as each part would. Gives what `orderflow up` would run with, if that can be told.
-pub(super) fn check(command: &clap::Command) -> (Vec<Finding>, Option<up::Config>) {
+/// What the environment says, as far as it can be read.
+#[derive(Debug, Default)]
+pub(super) struct Settings {
+    /// What `orderflow up` would run with.
+    pub(super) up: Option<up::Config>,
+    /// Databases of services that run alone: whose, where, and the newest tables that this program knows.
+    pub(super) databases: Vec<(&'static str, String, i64)>,
+    /// Where a broker that runs alone has its journal, if that is not a folder.
+    pub(super) engine: Option<(broker::EngineAddress, broker::EngineName)>,
+}
+
+/// Checks what the environment says as each part would.
+pub(super) fn check(command: &clap::Command) -> (Vec<Finding>, Settings) {
     let mut known = BTreeSet::new();
     variables(command, &mut known);
     let set = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.is_empty())));
     let mut findings = odd(set, &known);
-    let config = parsed::<up::Config>("orderflow up", |_| Ok(()), &mut findings);
-    parsed::<broker::Config>("broker", |_| Ok(()), &mut findings);
+    let up = parsed::<up::Config>("orderflow up", |_| Ok(()), &mut findings);
+    let broker = parsed::<broker::Config>("broker", |_| Ok(()), &mut findings);
     parsed::<acquirer::Config>("acquirer", |config| config.validate().map_err(|e| e.to_string()), &mut findings);
-    parsed::<order_service::Config>(
+    let order = parsed::<order_service::Config>(
         "order-service",
         |config| config.validate().map_err(|e| e.to_string()),
         &mut findings,
     );
-    parsed::<payment_service::Config>(
+    let payment = parsed::<payment_service::Config>(
         "payment-service",
         |config| config.validate().map_err(|e| e.to_string()),
         &mut findings,
     );
-    parsed::<notification_service::Config>(
+    let notification = parsed::<notification_service::Config>(
         "notification-service",
         |config| config.validate().map_err(|e| e.to_string()),
         &mut findings,
@@ -42,7 +53,13 @@ pub(super) fn check(command: &clap::Command) -> (Vec<Finding>, Option<up::Config
     if findings.is_empty() {
         findings.push(Finding::ok("settings", "every part can read the environment"));
     }
-    (findings, config)
+    let databases = [
+        order.map(|config| ("order-service", config.database_url, order_service::SCHEMA_VERSION)),
+        payment.map(|config| ("payment-service", config.database_url, payment_service::SCHEMA_VERSION)),
+        notification.map(|config| ("notification-service", config.database_url, notification_service::SCHEMA_VERSION)),
+    ];
+    let engine = broker.and_then(|config| Some((config.engine?, config.engine_name)));
+    (findings, Settings { up, databases: databases.into_iter().flatten().collect(), engine })
 }
 
 /// The configuration that the environment alone makes, or a finding about what is wrong with it.

@@ -2,7 +2,6 @@
 //! lines between them are cut.
 
 mod ports;
-mod proxy;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,13 +10,14 @@ use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, io};
 
+use broker::{EngineAddress, EngineName, JournalState};
 use rustix::process::Signal;
 
-pub use self::proxy::{Mode, Proxy};
 use crate::audit::Addresses;
 use crate::part::{Instance, Part};
+pub use crate::proxy::{Mode, Proxy};
 use crate::up::layout::Layout;
-use crate::up::{self, Error, Launch, Program, Stack, Voice};
+use crate::up::{self, Error, Launch, Program, Scale, Stack, Voice};
 
 /// How many instances of a part fit into a lab's ports.
 pub const LAB_INSTANCES_MAX: u16 = 5;
@@ -29,6 +29,8 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
     /// How many of a part, at most [`LAB_INSTANCES_MAX`]; one if it isn't said.
     pub instances: Vec<(Part, u16)>,
+    /// Whether it goes past one machine.
+    pub scale: Scale,
     /// Whether the lines between parts go through proxies, so that they can be cut.
     pub proxied: bool,
     /// What runs as a part; this program itself if it isn't said.
@@ -57,7 +59,7 @@ pub struct Lab {
 struct Temporary(Mutex<Option<PathBuf>>);
 
 impl Line {
-    /// Every line that a lab can cut.
+    /// Every line that each lab can cut.
     pub const ALL: [Self; 8] = [
         Self::Entrance,
         Self::Between(Part::OrderService, Part::Broker),
@@ -67,6 +69,13 @@ impl Line {
         Self::Between(Part::PaymentService, Part::Acquirer),
         Self::Between(Part::NotificationService, Part::Broker),
         Self::Between(Part::InvoiceWorker, Part::Broker),
+    ];
+
+    /// The lines more of a lab past one machine. NATS clients find their servers themselves, past any proxy.
+    pub const SCALED: [Self; 3] = [
+        Self::Between(Part::OrderService, Part::Postgres),
+        Self::Between(Part::PaymentService, Part::Postgres),
+        Self::Between(Part::NotificationService, Part::Postgres),
     ];
 
     fn server(self) -> Part {
@@ -98,12 +107,17 @@ impl Lab {
         };
         let temporary = Temporary(Mutex::new(temporary));
         let ports = ports::Block::claim().map_err(Error::io("there are no free ports for a lab"))?;
-        let mut layout = Layout::create(&ports.config(data_dir, options.instances))?;
+        let is_scaled = options.scale.scale;
+        let config = ports.config(data_dir, options.instances, options.scale);
+        // Making the files of a PostgreSQL server takes seconds.
+        let layout = tokio::task::spawn_blocking(move || Layout::create(&config)).await;
+        let mut layout = layout.map_err(|error| Error::io("the lab can't be laid out")(io::Error::other(error)))??;
         let mut proxies = BTreeMap::new();
         if options.proxied {
-            for line in Line::ALL {
-                let target = layout.reach(line.server());
-                let proxy = Proxy::start(target).await.map_err(Error::io("a proxy can't be started"))?;
+            let more = if is_scaled { &Line::SCALED[..] } else { &[] };
+            for &line in Line::ALL.iter().chain(more) {
+                let proxy = Proxy::start(layout.behind(line.server())).await;
+                let proxy = proxy.map_err(Error::io("a proxy can't be started"))?;
                 if let Line::Between(client, server) = line {
                     layout.detour(client, server, proxy.address());
                 }
@@ -115,7 +129,8 @@ impl Lab {
             None => std::env::current_exe().map_err(Error::io("the program's own file can't be found"))?,
         };
         let program = Program { executable: "orderflow".to_owned(), flags: String::new() };
-        let stack = Stack::new(layout, program, Launch { executable, voice: Voice::Quiet }, None);
+        let doors = layout.open_doors().await?;
+        let stack = Stack::new(layout, doors, program, Launch { executable, voice: Voice::Quiet }, None);
         let lab = Self { stack, proxies, _ports: ports, temporary };
         // The error names a log: it stays.
         up::start_all(&lab.stack).await.inspect_err(|_| lab.keep())?;
@@ -127,16 +142,9 @@ impl Lab {
         self.stack.instances().collect()
     }
 
-    /// Where everybody listens, past all proxies.
+    /// Where everybody is called, past all proxies that can be cut.
     pub fn addresses(&self) -> Addresses {
-        let url = |part: Part| format!("http://{}", self.address(part));
-        Addresses {
-            broker: url(Part::Broker),
-            acquirer: url(Part::Acquirer),
-            order_service: url(Part::OrderService),
-            payment_service: url(Part::PaymentService),
-            notification_service: url(Part::NotificationService),
-        }
+        self.stack.layout().addresses()
     }
 
     /// Where an instance listens.
@@ -147,7 +155,7 @@ impl Lab {
     /// Where customers call order-service: through its proxy, if there is one.
     pub fn entrance(&self) -> String {
         let proxy = self.proxies.get(&Line::Entrance).map(Proxy::address);
-        format!("http://{}", proxy.unwrap_or_else(|| self.address(Part::OrderService)))
+        format!("http://{}", proxy.unwrap_or_else(|| self.stack.layout().call(Part::OrderService)))
     }
 
     /// The proxy on a line, if the lab has proxies.
@@ -177,7 +185,8 @@ impl Lab {
 
     /// Lets an instance finish its work, and waits until it has ended.
     pub async fn stop(&self, instance: impl Into<Instance>) -> Result<(), Error> {
-        self.stack.end(instance.into(), Signal::TERM).await
+        let instance = instance.into();
+        self.stack.end(instance, instance.part.stop_signal()).await
     }
 
     /// Starts an instance that has ended, and waits until it is ready.
@@ -204,6 +213,13 @@ impl Lab {
     pub async fn ended(&self, instance: impl Into<Instance>) -> Option<ExitStatus> {
         let running = self.stack.running(instance.into())?;
         Some(running.exited().await)
+    }
+
+    /// How the journal stands that the brokers share, in a lab past one machine.
+    pub async fn journal(&self) -> Result<JournalState, broker::Error> {
+        let servers = self.stack.layout().engine().parse();
+        let servers: EngineAddress = servers.expect("the addresses of servers are an engine");
+        JournalState::look(&servers, &EngineName::default()).await
     }
 
     /// Leaves the folder where it is when the lab ends.

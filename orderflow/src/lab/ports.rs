@@ -6,12 +6,13 @@ use std::path::PathBuf;
 
 use crate::dashboard::Listen;
 use crate::part::Part;
-use crate::up::Config;
+use crate::up::{Config, Scale};
 
 /// Where the ports of labs begin. They end below the range from which the system takes ports for outgoing connections: a
 /// part that is down must find its port free when it comes back.
 const FIRST_PORT: u16 = 30_080;
-/// Ports of one lab: one to hold the claim, one for each part, and ten more for each further instance of a part.
+/// Ports of one lab: one to hold the claim, one for each part and two for a NATS server, and ten more for each further
+/// instance of a part.
 const BLOCK_PORTS: u16 = 64;
 /// How many labs can run at the same time.
 const BLOCKS: u16 = 42;
@@ -38,7 +39,7 @@ impl Block {
     }
 
     /// A stack on these ports.
-    pub(super) fn config(&self, data_dir: PathBuf, instances: Vec<(Part, u16)>) -> Config {
+    pub(super) fn config(&self, data_dir: PathBuf, instances: Vec<(Part, u16)>, scale: Scale) -> Config {
         let listen = |number: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, self.first + number));
         Config {
             data_dir,
@@ -49,6 +50,10 @@ impl Block {
             notification_listen: listen(5),
             invoice_listen: listen(6),
             instances,
+            scale,
+            // The first of three takes the next port as well.
+            nats_listen: listen(7),
+            postgres_listen: listen(9),
             metrics: false,
             dashboard_listen: Listen::Off,
             verbose: false,
@@ -69,7 +74,8 @@ mod tests {
 
     #[test]
     fn every_instance_has_its_port_in_the_block_and_below_the_systems_own() {
-        const { assert!(6 + 10 * (LAB_INSTANCES_MAX - 1) < BLOCK_PORTS) };
+        // Past one machine the first port of a part is its door.
+        const { assert!(9 + 10 * LAB_INSTANCES_MAX < BLOCK_PORTS) };
         const { assert!(FIRST_PORT + BLOCKS * BLOCK_PORTS <= 32_768) };
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time;
 
 use super::layout::Layout;
-use crate::part::Instance;
+use crate::part::{Instance, Part};
 use crate::terminal;
 
 /// A longer line of a child's log is cut into pieces of this size.
@@ -58,16 +58,15 @@ impl Running {
         let path = layout.log_file(part);
         let log = File::options().create(true).append(true).open(&path)?;
         let (output, output_end) = io::pipe()?;
-        let mut command = Command::new(&launch.executable);
+        let mut command = Command::from(layout.command(part, &launch.executable)?);
         command
-            .args(layout.arguments(part))
             // One address can't be that of every part; the arguments say which is whose.
             .env_remove("METRICS_LISTEN")
             .env_remove("BROKER_METRICS_LISTEN")
             // Colours belong on a terminal; the log is a file.
             .env("NO_COLOR", "1")
             .envs(env.iter().map(|(name, value)| (name, value)))
-            // The child ends itself when this pipe closes, and it closes with the runner, however the runner ends.
+            // A child of ours ends itself when this pipe closes, and it closes with the runner, however the runner ends.
             .stdin(Stdio::piped())
             .stdout(output_end.try_clone()?)
             .stderr(output_end)
@@ -77,6 +76,7 @@ impl Running {
         drop(command);
 
         let pid = child.id().ok_or_else(|| io::Error::other("the child was gone at once"))?;
+        let watch = Watch::over(part.part, pid)?;
         let voice = launch.voice;
         thread::Builder::new().name(format!("{part} log")).spawn(move || copy_output(part, output, log, voice))?;
         let (signals, signals_rx) = mpsc::channel(SIGNALS_MAX);
@@ -86,6 +86,9 @@ impl Running {
         tokio::spawn(async move {
             let status = attend(child, signals_rx).await;
             drop(stdin);
+            if let Some(watch) = watch {
+                watch.end().await;
+            }
             exit_tx.send_replace(Some(status));
         });
         Ok(Self { pid, signals, exit })
@@ -115,6 +118,33 @@ impl Running {
     /// Waits for the end of the child, at most so long. Says whether it has ended.
     pub(crate) async fn exited_within(&self, limit: Duration) -> bool {
         time::timeout(limit, self.exited()).await.is_ok()
+    }
+}
+
+/// Ends a server that knows nothing of its runner when the runner is gone: a shell that waits for the end of its input.
+struct Watch(Child);
+
+impl Watch {
+    /// Waits for the pipe to close, then signals the process. `read` is a part of the shell, so that nothing is left of it
+    /// when it is killed.
+    const SCRIPT: &str = r#"read -r line; kill -"$1" "$2""#;
+
+    fn over(part: Part, pid: u32) -> io::Result<Option<Self>> {
+        let signal = match part.end_signal() {
+            _ if !matches!(part, Part::Nats | Part::Postgres) => return Ok(None),
+            Signal::QUIT => "QUIT",
+            _ => "KILL",
+        };
+        let mut shell = Command::new("sh");
+        shell.args(["-c", Self::SCRIPT, "sh", signal, &pid.to_string()]).process_group(0);
+        shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(Some(Self(shell.spawn()?)))
+    }
+
+    /// The server is gone, and its number may soon be that of another process.
+    async fn end(mut self) {
+        // It has ended before if this fails.
+        let _ = self.0.kill().await;
     }
 }
 
@@ -155,14 +185,20 @@ fn copy_output(part: Instance, output: PipeReader, mut log: File, voice: Voice) 
         let _ = log.write_all(&line);
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end();
-        if voice == Voice::Verbose || (voice == Voice::Warnings && worth_a_look(text)) {
+        if voice == Voice::Verbose || (voice == Voice::Warnings && worth_a_look(part.part, text)) {
             terminal::say(&format!("{part} | {text}"));
         }
     }
 }
 
 /// Whether a line of a log is for people at the terminal: warnings, errors, and whatever is no log line (a panic).
-fn worth_a_look(line: &str) -> bool {
+/// Servers that others wrote warn of every client that goes; of theirs it is what ends them.
+fn worth_a_look(part: Part, line: &str) -> bool {
+    match part {
+        Part::Nats => return line.contains("[FTL]"),
+        Part::Postgres => return line.contains("PANIC:"),
+        _ => {}
+    }
     let routine = ["INFO", "DEBUG", "TRACE"];
     if line.starts_with('{') {
         return !routine.iter().any(|level| line.contains(&format!(r#""level":"{level}""#)));
@@ -177,6 +213,7 @@ mod tests {
 
     #[test]
     fn the_terminal_shows_warnings_and_panics_but_no_routine() {
+        let worth_a_look = |line| super::worth_a_look(Part::Broker, line);
         assert!(worth_a_look("2026-01-02T03:04:05Z  WARN broker::edge: a stream broke"));
         assert!(worth_a_look("2026-01-02T03:04:05Z ERROR broker::engine: the disk is full"));
         assert!(worth_a_look("thread 'main' panicked at src/main.rs:1:1:"));
@@ -185,5 +222,13 @@ mod tests {
         assert!(!worth_a_look(""));
         assert!(worth_a_look(r#"{"timestamp":"2026-01-02","level":"WARN","message":"a stream broke"}"#));
         assert!(!worth_a_look(r#"{"timestamp":"2026-01-02","level":"INFO","message":"listening"}"#));
+    }
+
+    #[test]
+    fn of_servers_of_others_it_shows_what_ends_them() {
+        assert!(worth_a_look(Part::Nats, "[7] 2026/01/02 03:04:05.006 [FTL] Can't open the store"));
+        assert!(!worth_a_look(Part::Nats, "[7] 2026/01/02 03:04:05.006 [WRN] JetStream has no leader"));
+        assert!(worth_a_look(Part::Postgres, "2026-01-02 03:04:05.006 UTC [7] PANIC:  could not write"));
+        assert!(!worth_a_look(Part::Postgres, "2026-01-02 03:04:05.006 UTC [7] FATAL:  terminating connection"));
     }
 }

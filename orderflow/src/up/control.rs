@@ -1,5 +1,6 @@
 //! Talking to a running `orderflow up` from another terminal: JSON lines over a Unix domain socket in its folder.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time;
 
-use crate::part::Instance;
+use crate::part::{Instance, Part};
 
 /// A longer request or reply is refused.
 const MESSAGE_BYTES_MAX: u64 = 64 * 1024;
@@ -73,6 +74,9 @@ pub enum Reply {
         /// Where its page is, if it serves one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         page: Option<SocketAddr>,
+        /// Where a part with several instances is called, if not at the first of them.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        doors: BTreeMap<Part, SocketAddr>,
     },
 }
 
@@ -196,7 +200,7 @@ mod tests {
     #[test]
     fn an_answer_of_a_runner_without_a_page_is_read() {
         let reply: Reply = serde_json::from_str(r#"{"result":"status","parts":[]}"#).unwrap();
-        assert_eq!(reply, Reply::Status { parts: Vec::new(), page: None });
+        assert_eq!(reply, Reply::Status { parts: Vec::new(), page: None, doors: BTreeMap::new() });
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod child;
 mod control;
+mod foundation;
 pub(crate) mod layout;
 mod stack;
 mod welcome;
@@ -21,6 +22,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub(crate) use self::child::{Launch, Voice};
 pub use self::control::{Error as AskError, PartStatus, Reply, Request, ask};
+pub use self::foundation::Scale;
+use self::foundation::{NATS_SERVERS, REPLICAS};
 use self::layout::Layout;
 pub(crate) use self::layout::metrics_address;
 pub(crate) use self::stack::{Program, Stack};
@@ -59,6 +62,15 @@ pub struct Config {
     /// notification-service and invoice-worker can; each listens ten ports above the one before
     #[arg(long, env = "ORDERFLOW_INSTANCES", value_name = "PART=COUNT", value_delimiter = ',', value_parser = several)]
     pub instances: Vec<(Part, u16)>,
+    /// Whether it goes past one machine
+    #[command(flatten)]
+    pub scale: Scale,
+    /// Where the first NATS server listens; each of the others ten ports above, and one port higher for each other
+    #[arg(long, env = "NATS_LISTEN", default_value = "127.0.0.1:14222")]
+    pub nats_listen: SocketAddr,
+    /// Where the PostgreSQL server listens
+    #[arg(long, env = "POSTGRES_LISTEN", default_value = "127.0.0.1:15432")]
+    pub postgres_listen: SocketAddr,
     /// Open a page for Prometheus at /metrics beside each part, a thousand ports above the part's own
     #[arg(long, env = "ORDERFLOW_METRICS")]
     pub metrics: bool,
@@ -73,6 +85,8 @@ pub struct Config {
 impl Config {
     pub(crate) fn listen(&self, part: Part) -> SocketAddr {
         match part {
+            Part::Nats => self.nats_listen,
+            Part::Postgres => self.postgres_listen,
             Part::Broker => self.broker_listen,
             Part::Acquirer => self.acquirer_listen,
             Part::OrderService => self.order_listen,
@@ -81,10 +95,25 @@ impl Config {
             Part::InvoiceWorker => self.invoice_listen,
         }
     }
+}
 
-    fn instances(&self, part: Part) -> u16 {
-        self.instances.iter().rev().find(|(of, _)| *of == part).map_or(1, |(_, count)| *count)
-    }
+/// Every process of a stack.
+pub(crate) fn instances(is_scaled: bool, told: &[(Part, u16)]) -> Vec<Instance> {
+    let servers: &[Part] = if is_scaled { &[Part::Nats, Part::Postgres] } else { &[] };
+    let of_part = |part| (1..=count(part, is_scaled, told)).map(move |number| Instance { part, number });
+    servers.iter().copied().chain(Part::ALL).flat_map(of_part).collect()
+}
+
+/// How many there are of a part. `told` holds what was asked for.
+fn count(part: Part, is_scaled: bool, told: &[(Part, u16)]) -> u16 {
+    let usual = match part {
+        Part::Nats => NATS_SERVERS,
+        // Its ledger is in a file.
+        Part::Acquirer | Part::Postgres => 1,
+        _ if is_scaled => REPLICAS,
+        _ => 1,
+    };
+    told.iter().rev().find(|(of, _)| *of == part).map_or(usual, |(_, count)| *count)
 }
 
 /// Why a stack or a part of it does not run.
@@ -104,6 +133,23 @@ pub enum Error {
         /// Which folder.
         path: PathBuf,
     },
+    /// Its data are those of another kind of stack.
+    #[error(
+        "the data folder `{}` is that of a stack {} --scale; choose another with --data-dir (ORDERFLOW_DATA_DIR)",
+        path.display(), if *is_scaled { "without" } else { "with" }
+    )]
+    OtherStack {
+        /// Which folder.
+        path: PathBuf,
+        /// Whether the stack that was asked for goes past one machine.
+        is_scaled: bool,
+    },
+    /// The servers of a stack past one machine are not to be had here.
+    #[error("--scale (ORDERFLOW_SCALE): {0}")]
+    Servers(#[from] local_servers::Error),
+    /// The databases can't be made.
+    #[error("the databases can't be made: {0}")]
+    Databases(#[from] Box<sqlx::Error>),
     /// Nothing can listen on an address.
     #[error("{part} can't listen on {address}: {source}; choose another address with {flag} ({variable})")]
     Address {
@@ -208,8 +254,9 @@ impl Error {
 pub async fn run(config: Config) -> Result<(), Error> {
     let started = Instant::now();
     let mut signals = Signals::new().map_err(Error::io("signals can't be caught"))?;
-    let layout = Layout::create(&config)?;
+    Layout::check_kind(&config)?;
     let _lock = lock(&config.data_dir)?;
+    let layout = Layout::create(&config)?;
     for instance in layout.instances() {
         layout.check_address(instance)?;
     }
@@ -225,7 +272,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
         voice: if config.verbose { Voice::Verbose } else { Voice::Warnings },
     };
     let page = door.as_ref().map(Door::address);
-    let stack = Stack::new(layout, program(&config.data_dir), launch, page);
+    let doors = layout.open_doors().await?;
+    let stack = Stack::new(layout, doors, program(&config.data_dir), launch, page);
 
     let outcome = tokio::select! {
         started = start_all(&stack) => started,
@@ -250,7 +298,8 @@ pub async fn run(config: Config) -> Result<(), Error> {
         Err(error) => Err(error),
     };
 
-    terminal::say("stopping: services, acquirer, broker (once more to end them at once)");
+    let last = if stack.layout().is_scaled() { ", PostgreSQL and NATS" } else { "" };
+    terminal::say(&format!("stopping: services, acquirer, broker{last} (once more to end them at once)"));
     // The page ends first, its load with it; it has its limits, so that nobody waits for it in vain.
     token.cancel();
     let drain = async {
@@ -272,19 +321,21 @@ pub async fn run(config: Config) -> Result<(), Error> {
     outcome
 }
 
-/// Starts the broker first, then all others together: they stand any order, only the topology must be there.
+/// Starts everything: the servers below first, then the broker, then all others together, who stand any order.
 pub(crate) async fn start_all(stack: &Arc<Stack>) -> Result<(), Error> {
-    let mut instances = stack.instances();
-    if let Some(broker) = instances.next() {
-        stack.start(broker).await?;
-    }
-    let mut starts = tokio::task::JoinSet::new();
-    for instance in instances {
-        let stack = Arc::clone(stack);
-        starts.spawn(async move { stack.start(instance).await });
-    }
-    while let Some(started) = starts.join_next().await {
-        started.map_err(|error| Error::Io { what: "a start was broken off", source: io::Error::other(error) })??;
+    for step in Part::START_STEPS {
+        let mut starts = tokio::task::JoinSet::new();
+        for instance in stack.instances().filter(|instance| step.contains(&instance.part)) {
+            let stack = Arc::clone(stack);
+            starts.spawn(async move { stack.start(instance).await });
+        }
+        while let Some(started) = starts.join_next().await {
+            started
+                .map_err(|error| Error::Io { what: "a start was broken off", source: io::Error::other(error) })??;
+        }
+        if step.contains(&Part::Postgres) {
+            stack.layout().lay_foundation().await?;
+        }
     }
     Ok(())
 }
@@ -319,9 +370,10 @@ pub(crate) fn several(text: &str) -> Result<(Part, u16), String> {
     Ok((part, count.ok_or_else(|| format!("a part can run 1 to {INSTANCES_MAX} times"))?))
 }
 
-/// Keeps a second runner out of the folder for as long as the file is open.
+/// Keeps a second runner out of the folder, which is made if it is not there, for as long as the file is open.
 fn lock(data_dir: &Path) -> Result<File, Error> {
     let unusable = |source| Error::DataDir { path: data_dir.to_owned(), source };
+    std::fs::create_dir_all(data_dir).map_err(unusable)?;
     let file = File::create(data_dir.join("runner.lock")).map_err(unusable)?;
     match file.try_lock() {
         Ok(()) => Ok(file),

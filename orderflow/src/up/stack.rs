@@ -16,10 +16,20 @@ use super::control::{PartStatus, Reply, Request};
 use super::layout::Layout;
 use super::{Error, welcome};
 use crate::part::{Instance, Part};
+use crate::proxy::Proxy;
 use crate::{health, terminal};
 
 /// A part that isn't ready by then has failed to start.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// The same past one machine, where a broker has to join others, find their owner or become it, and everybody else may have
+/// to wait for that: what an owner that vanished silently is waited for is part of it.
+const JOINED_WITHIN: Duration = Duration::from_secs(50);
+/// How long one question of a starting part may wait for its answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How long what is left of a killed PostgreSQL server may keep the next one from starting.
+const LEFTOVERS_GO_WITHIN: Duration = Duration::from_secs(10);
+/// The pause until it is tried again.
+const LEFTOVERS_POLL: Duration = Duration::from_millis(200);
 /// How often a starting part is asked whether it is ready.
 const READY_POLL: Duration = Duration::from_millis(25);
 /// What a part gets to finish its work after SIGTERM, a little more than its own grace period; then it is killed.
@@ -30,6 +40,8 @@ const STATUS_WITHIN: Duration = Duration::from_secs(1);
 /// All parts of one stack, running or not.
 pub(crate) struct Stack {
     layout: Layout,
+    /// One address for all instances of a part, where there are several.
+    _doors: Vec<Proxy>,
     launch: Launch,
     /// How to call this program again, with the flags that lead to this stack: `orderflow --data-dir … `.
     program: Program,
@@ -57,9 +69,16 @@ impl Program {
 }
 
 impl Stack {
-    pub(crate) fn new(layout: Layout, program: Program, launch: Launch, page: Option<SocketAddr>) -> Arc<Self> {
+    pub(crate) fn new(
+        layout: Layout,
+        doors: Vec<Proxy>,
+        program: Program,
+        launch: Launch,
+        page: Option<SocketAddr>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             layout,
+            _doors: doors,
             launch,
             program,
             page,
@@ -86,6 +105,21 @@ impl Stack {
 
     /// Starts a part with more in its environment than the runner has, and waits until it is ready.
     pub(crate) async fn start_with(self: &Arc<Self>, part: Instance, env: &[Variable]) -> Result<u32, Error> {
+        let patience = time::Instant::now() + LEFTOVERS_GO_WITHIN;
+        loop {
+            match self.start_once(part, env).await {
+                // The port and the memory of a server that was killed stay with its children for a moment.
+                Err(Error::Address { .. } | Error::EndedEarly { .. })
+                    if part.part == Part::Postgres && time::Instant::now() < patience =>
+                {
+                    time::sleep(LEFTOVERS_POLL).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn start_once(self: &Arc<Self>, part: Instance, env: &[Variable]) -> Result<u32, Error> {
         let running = self.spawn(part, env)?;
         self.ready(part, &running).await?;
         Ok(running.pid)
@@ -94,12 +128,17 @@ impl Stack {
     /// Does what another terminal asks for.
     pub(crate) async fn handle(self: &Arc<Self>, request: Request) -> Reply {
         let done = match request {
-            Request::Status => return Reply::Status { parts: self.status().await, page: self.page },
+            Request::Status => {
+                let doors = self.layout.doors().keys().map(|part| (*part, self.layout.call(*part))).collect();
+                return Reply::Status { parts: self.status().await, page: self.page, doors };
+            }
             Request::Start { part } => {
                 self.start(part).await.map(|pid| format!("{part} is ready again, as process {pid}"))
             }
             Request::Kill { part } => self.end(part, Signal::KILL).await.map(|()| format!("{part} was killed")),
-            Request::Stop { part } => self.end(part, Signal::TERM).await.map(|()| format!("{part} has stopped")),
+            Request::Stop { part } => {
+                self.end(part, part.part.stop_signal()).await.map(|()| format!("{part} has stopped"))
+            }
         };
         match done {
             Ok(message) => {
@@ -121,8 +160,8 @@ impl Stack {
         for step in Part::STOP_STEPS {
             let step = self.instances().filter(|instance| step.contains(&instance.part));
             let step: Vec<_> = step.filter_map(|instance| Some((instance, self.running(instance)?))).collect();
-            for (_, running) in &step {
-                running.signal(Signal::TERM);
+            for (instance, running) in &step {
+                running.signal(instance.part.stop_signal());
             }
             let deadline = time::Instant::now() + STOP_WITHIN;
             for (part, running) in step {
@@ -139,8 +178,10 @@ impl Stack {
     /// Ends every part at once.
     pub(crate) fn kill_all(&self) {
         self.ending.store(true, Ordering::SeqCst);
-        for running in self.instances().filter_map(|instance| self.running(instance)) {
-            running.signal(Signal::KILL);
+        for instance in self.instances() {
+            if let Some(running) = self.running(instance) {
+                running.signal(instance.part.end_signal());
+            }
         }
     }
 
@@ -181,17 +222,18 @@ impl Stack {
     }
 
     async fn ready(&self, part: Instance, running: &Running) -> Result<(), Error> {
+        let within = if self.layout.is_scaled() { JOINED_WITHIN } else { READY_WITHIN };
         let poll = async {
-            while health::check(part.part, self.layout.reach(part), READY_WITHIN).await.is_err() {
+            while health::check(part.part, self.layout.reach(part), ANSWER_WITHIN).await.is_err() {
                 time::sleep(READY_POLL).await;
             }
         };
         tokio::select! {
             () = poll => Ok(()),
             status = running.exited() => Err(self.ended_early(part, status)),
-            () = time::sleep(READY_WITHIN) => Err(Error::NotReady {
+            () = time::sleep(within) => Err(Error::NotReady {
                 part,
-                within_s: READY_WITHIN.as_secs(),
+                within_s: within.as_secs(),
                 log: self.layout.log_file(part),
             }),
         }

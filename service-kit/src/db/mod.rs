@@ -16,11 +16,12 @@ use std::time::Duration;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{AnyConnection, Connection as _, Executor as _, Pool};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use bulk::{Bulk, BulkWork, Item, STATEMENT_ROWS_MAX, list, pieces, query, rows};
 pub use error::{Error, Kind};
-pub use inspect::{COPY_BYTES_MAX, Inspection, inspect};
+pub use inspect::{COPY_BYTES_MAX, Inspection, inspect, inspect_server};
 pub use link::PAUSE_MS_MAX;
 pub use role::{Held, ROLE_IDLE_MS_MAX, Role};
 pub use schema::{KIT_VERSION_MAX, Migration};
@@ -238,6 +239,20 @@ async fn open_file(url: &str, migrations: &[Migration]) -> Result<Database, Erro
 }
 
 async fn open_server(url: &str, migrations: &[Migration]) -> Result<Database, Error> {
+    let until = Instant::now() + Duration::from_millis(OPEN_MS_MAX);
+    loop {
+        match open_server_once(url, migrations).await {
+            // It was there a moment ago.
+            Err(error) if error.passes_at_the_start() && Instant::now() < until => {
+                tracing::info!(%error, "the database went away meanwhile; waiting for it");
+                tokio::time::sleep(Duration::from_millis(PAUSE_MS_MAX)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn open_server_once(url: &str, migrations: &[Migration]) -> Result<Database, Error> {
     let server = Server::open(url, migrations).await?;
     let fail = |source| Error::Open { url: server.name().to_owned(), source };
     let writing = Link::to_server(server.clone(), server::writer_settings()).await.map_err(fail)?;

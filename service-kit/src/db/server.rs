@@ -81,6 +81,22 @@ impl Server {
         Ok(server)
     }
 
+    /// A connection for somebody who only looks, and does not wait for a server that is away.
+    pub(super) async fn look(url: &str) -> Result<AnyConnection, Error> {
+        let name = redacted(url);
+        let fail = |source| Error::Open { url: name.clone(), source };
+        let options: AnyConnectOptions = url.parse().map_err(fail)?;
+        let server = Self { options, name: name.clone(), schema: 0 };
+        let mut connection = server.connect(&reader_settings()).await.map_err(fail)?;
+        within(CONNECT_MS_MAX, async { Ok(examine(&mut connection).await) }).await.map_err(fail)?.map_err(
+            |problem| match problem {
+                Problem::Statement(source) => fail(source),
+                Problem::Unfit(reason) => Error::Server { url: name.clone(), reason },
+            },
+        )?;
+        Ok(connection)
+    }
+
     /// The name of the database for people: its URL without the password.
     pub(super) fn name(&self) -> &str {
         &self.name

@@ -1,7 +1,7 @@
 // The picture: an SVG with arrows, topics and queues, and above it a card for each part.
 
 import { count, h, plural, rate, s, set, span, text } from "./dom.js";
-import { layout } from "./layout.js";
+import { GROUND, layout } from "./layout.js";
 
 const SCALE_MESSAGES_MIN = 100;
 const SLAB_PX = 7;
@@ -20,11 +20,13 @@ const LABEL_GAP_PX = 6;
 export function flow(container, cards, guide) {
   const drawing = s("svg", { class: "flow-drawing", role: "img", "aria-label": "The flow of orders" });
   container.prepend(drawing);
-  const picture = { container, drawing, cards, guide, plan: null, parts: {}, state: null, scale: SCALE_MESSAGES_MIN };
+  const picture = { container, drawing, cards, guide, plan: null, ground: 0, parts: {}, state: null, scale: SCALE_MESSAGES_MIN };
   const resize = () => {
     const width = container.clientWidth;
-    if (width === 0 || picture.plan?.width === width) return;
-    picture.plan = layout(width);
+    const ground = groundOf(picture.state);
+    if (width === 0 || (picture.plan?.width === width && ground.length === picture.ground)) return;
+    picture.ground = ground.length;
+    picture.plan = layout(width, ground);
     build(picture);
     if (picture.state) show(picture);
   };
@@ -33,9 +35,15 @@ export function flow(container, cards, guide) {
   return {
     update(state) {
       picture.state = state;
+      if (groundOf(state).length !== picture.ground) resize();
       if (picture.plan) show(picture);
     },
   };
+}
+
+// The servers below that this stack has.
+function groundOf(state) {
+  return GROUND.filter((kind) => state?.parts.some((part) => part.kind === kind));
 }
 
 function build(picture) {

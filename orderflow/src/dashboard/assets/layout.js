@@ -2,7 +2,12 @@
 
 export const CARD_PX = 106;
 const WIDE_FROM_PX = 860;
+const PAIRS_FROM_PX = 520;
 const RADIUS_PX = 8;
+const GROUND_GAP_PX = 20;
+
+/** Servers that others wrote, below everything else where a stack goes past one machine. */
+export const GROUND = ["nats", "postgres"];
 
 // Each topic and queue has a row and a column within the broker: `a` is order-service's side, `b` the others'.
 const TOPICS = {
@@ -23,8 +28,20 @@ const QUEUES = {
 };
 
 /** The plan for a width: cards, frame, topics, queues, arrows and the height of it all. */
-export function layout(width) {
-  return width >= WIDE_FROM_PX ? wide(width) : narrow(width);
+export function layout(width, ground = []) {
+  const plan = width >= WIDE_FROM_PX ? wide(width) : narrow(width);
+  if (ground.length === 0) return plan;
+  const across = plan.wide || width >= PAIRS_FROM_PX ? ground.length : 1;
+  const from = plan.wide ? plan.frame : { x: 0, w: width };
+  const w = Math.floor((from.w - 16 * (across - 1)) / across);
+  const cards = { ...plan.cards };
+  ground.forEach((kind, at) => {
+    const row = Math.floor(at / across);
+    const y = plan.height + GROUND_GAP_PX + row * (CARD_PX + 16);
+    cards[kind] = { x: from.x + (at % across) * (w + 16), y, w, h: CARD_PX };
+  });
+  const last = cards[ground.at(-1)];
+  return { ...plan, cards, height: last.y + last.h };
 }
 
 function wide(width) {
@@ -48,7 +65,7 @@ function wide(width) {
 }
 
 function narrow(width) {
-  const pairs = width >= 520;
+  const pairs = width >= PAIRS_FROM_PX;
   const column = pairs ? Math.floor((width - 16) / 2) : width;
   const cards = { "order-service": { x: 0, y: 34, w: width, h: CARD_PX } };
   const top = 34 + CARD_PX + 34;

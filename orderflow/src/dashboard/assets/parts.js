@@ -1,6 +1,7 @@
 // A card for each kind of part: how it is, and what can be done to it.
 
 import { action, allow, ask, copy, h, note, options, s, set, text } from "./dom.js";
+import { GROUND } from "./layout.js";
 
 const KINDS = {
   "order-service": "takes orders at once",
@@ -9,6 +10,8 @@ const KINDS = {
   acquirer: "",
   "notification-service": "tells the customer",
   "invoice-worker": "renders invoices",
+  nats: "keeps the broker’s journal",
+  postgres: "keeps the services’ books",
 };
 const COMMANDS = ["kill", "stop", "start"];
 const LABELS = { kill: "Kill", stop: "Stop", start: "Start" };
@@ -67,6 +70,8 @@ function card(kind) {
     for (const button of buttons) button.hidden = !state.owns_processes;
     tell.hidden = state.owns_processes;
     const mine = state.parts.filter((part) => part.kind === kind);
+    // A stack on one machine has no servers below it.
+    element.hidden = mine.length === 0 && GROUND.includes(kind);
     choose(which, mine);
     const now = stateOf(mine);
     set(element, "data-state", now.state);

@@ -1,5 +1,6 @@
 //! Asks each part, again and again, whether it can work.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tonic_health::pb::health_client::HealthClient;
 use super::super::live::Live;
 use super::super::site::{self, Seen, Watched};
 use crate::acquirer::AcquirerClient;
+use crate::health;
 use crate::part::Part;
 
 /// How long a part may take to answer.
@@ -48,12 +50,17 @@ enum Door {
     Grpc(HealthClient<Channel>),
     /// How it behaves shows that it is there.
     Acquirer(AcquirerClient),
+    /// By the first words of a session with a server that others wrote.
+    Server(Part, SocketAddr),
 }
 
 impl Door {
     fn of(part: &Watched) -> Option<Self> {
         Some(match part.instance.part {
             Part::Acquirer => Self::Acquirer(AcquirerClient::new(&part.url, ANSWER_WITHIN)),
+            server @ (Part::Nats | Part::Postgres) => {
+                Self::Server(server, part.url.strip_prefix("http://")?.parse().ok()?)
+            }
             _ => Self::Grpc(HealthClient::new(site::channel(&part.url).ok()?)),
         })
     }
@@ -79,6 +86,11 @@ impl Door {
                 live.set_acquirer(behaviour);
                 behaviour.map(|_| Seen { alive: true, healthy: true })
             }
+            Self::Server(part, address) => match health::check(*part, *address, ANSWER_WITHIN).await {
+                Ok(()) => Some(Seen { alive: true, healthy: true }),
+                Err(health::Error::NotServing { .. }) => Some(Seen { alive: true, healthy: false }),
+                Err(health::Error::Unreachable { .. }) => None,
+            },
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::Context;
 use async_nats::jetstream::kv::UpdateErrorKind;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
@@ -12,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::cluster::Cluster;
 use super::failure::Failure;
+use super::options::EngineName;
 
 /// The key of the entry in its bucket.
 const KEY: &str = "owner";
@@ -20,6 +22,8 @@ pub(super) const CLAIM_TTL: Duration = Duration::from_secs(15);
 /// An owner that could not renew it for so long serves no more. The rest of the time to live is for clocks that run apart
 /// and for answers that are under way.
 const CLAIM_GIVE_UP: Duration = Duration::from_secs(12);
+/// An entry with this front's own address is that of a process before it here, if it was not renewed for so long.
+const CLAIM_TTL_HERE: Duration = Duration::from_secs(3);
 /// How often the owner renews it.
 const RENEW_PERIOD: Duration = Duration::from_secs(1);
 /// How long the pause is after a renewal that failed.
@@ -72,7 +76,8 @@ impl Watched {
         Ok(self.seen.as_ref().map(|(entry, _)| entry.owner.clone()).filter(|owner| !owner.id.is_empty()))
     }
 
-    /// Whether somebody else may take the journal: nobody has it, nobody renews it, or nobody listens where its owner did.
+    /// Whether this front may take the journal: nobody has it, nobody renews it, or its owner does not listen any more where
+    /// it did.
     pub(super) async fn is_free(&self, own: &Owner) -> bool {
         let Some((Entry { owner, .. }, since)) = &self.seen else { return true };
         // An answer that was lost may have been the one that this front has it.
@@ -80,6 +85,8 @@ impl Watched {
         is_own
             || owner.id.is_empty()
             || since.elapsed() >= CLAIM_TTL
+            // Nobody else can listen where this front does.
+            || (owner.address == own.address && since.elapsed() >= CLAIM_TTL_HERE)
             || (!owner.draining && is_refused(&owner.address).await)
     }
 
@@ -168,6 +175,14 @@ impl Claim {
         self.renewed = begun;
         Ok(())
     }
+}
+
+/// Where the owner of a journal is reached, for somebody who only looks; none while nobody owns it, or nobody can tell.
+pub(super) async fn owner_in(context: &Context, name: &EngineName) -> Option<String> {
+    let owners = context.get_key_value(name.bucket()).await.ok()?;
+    let value = timeout(super::cluster::REQUEST_TIMEOUT, owners.get(KEY)).await.ok()?.ok()??;
+    let owner: Owner = serde_json::from_slice(&value).ok()?;
+    (!owner.id.is_empty()).then_some(owner.address)
 }
 
 async fn read(cluster: &Cluster) -> Result<Option<Entry>, Failure> {

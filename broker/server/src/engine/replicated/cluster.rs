@@ -259,7 +259,7 @@ fn is_final(error: &ConnectError) -> bool {
     }
 }
 
-fn check_version(server: &str, version: &str) -> Result<(), Failure> {
+pub(super) fn check_version(server: &str, version: &str) -> Result<(), Failure> {
     let mut numbers = version.split(['.', '-']).map(|part| part.parse::<u64>().ok());
     match (numbers.next().flatten(), numbers.next().flatten()) {
         (Some(major), Some(minor)) if (major, minor) >= SERVER_VERSION_MIN => Ok(()),

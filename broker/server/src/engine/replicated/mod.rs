@@ -17,6 +17,7 @@ mod copy;
 mod failure;
 mod options;
 mod publisher;
+mod state;
 mod transfer;
 
 pub(crate) use candidate::{Candidate, Seat, join};
@@ -24,4 +25,5 @@ pub(crate) use claim::Claim;
 pub(crate) use failure::Failure;
 pub use options::{EngineAddress, EngineName, Replicas};
 pub(crate) use options::{NAME_DEFAULT, Options, Target};
+pub use state::{JournalState, StreamState};
 pub(crate) use transfer::{Transferred, copy_in, copy_out};

@@ -1,8 +1,10 @@
-//! A TCP proxy on a line, which can cut it, let nobody through, or hold all bytes back.
+//! A TCP proxy in front of one or more servers. It goes round those that live, and can cut its line, let nobody through, or
+//! hold all bytes back.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -24,7 +26,14 @@ pub enum Mode {
     Frozen,
 }
 
-/// A proxy in front of one address. It ends with its drop.
+/// Where a proxy leads to: several addresses take turns.
+#[derive(Debug)]
+struct Targets {
+    addresses: Vec<SocketAddr>,
+    next: AtomicUsize,
+}
+
+/// A proxy in front of one or more addresses. It ends with its drop.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -37,15 +46,22 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens on a free port and connects whoever comes to `target`.
-    pub async fn start(target: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    /// Listens on a free port and connects whoever comes to one of `targets`: to each in its turn, and to the next one where
+    /// nobody listens.
+    pub async fn start(targets: Vec<SocketAddr>) -> io::Result<Self> {
+        Self::listen((Ipv4Addr::LOCALHOST, 0).into(), targets).await
+    }
+
+    /// The same on an address of its own.
+    pub async fn listen(address: SocketAddr, targets: Vec<SocketAddr>) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
+        let targets = Arc::new(Targets { addresses: targets, next: AtomicUsize::new(0) });
         let end = CancellationToken::new();
         let knife = end.child_token();
         let (mode, mode_rx) = watch::channel(Mode::Open);
         let (knives, knives_rx) = watch::channel(knife.clone());
-        tokio::spawn(end.clone().run_until_cancelled_owned(accept(listener, target, mode_rx, knives_rx)));
+        tokio::spawn(end.clone().run_until_cancelled_owned(accept(listener, targets, mode_rx, knives_rx)));
         Ok(Self { address, mode, knife: Mutex::new(knife), end, knives })
     }
 
@@ -74,9 +90,23 @@ impl Drop for Proxy {
     }
 }
 
+impl Targets {
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let first = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut refused = io::Error::from(io::ErrorKind::NotConnected);
+        for step in 0..self.addresses.len() {
+            match TcpStream::connect(self.addresses[first.wrapping_add(step) % self.addresses.len()]).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
+    }
+}
+
 async fn accept(
     listener: TcpListener,
-    target: SocketAddr,
+    targets: Arc<Targets>,
     mode: watch::Receiver<Mode>,
     knives: watch::Receiver<CancellationToken>,
 ) {
@@ -90,13 +120,13 @@ async fn accept(
             continue;
         }
         let knife = knives.borrow().clone();
-        tokio::spawn(knife.run_until_cancelled_owned(connect(client, target, mode.clone())));
+        tokio::spawn(knife.run_until_cancelled_owned(connect(client, Arc::clone(&targets), mode.clone())));
     }
 }
 
 /// Both sides see the end of the other; an error on one closes both.
-async fn connect(client: TcpStream, target: SocketAddr, mode: watch::Receiver<Mode>) -> io::Result<()> {
-    let server = TcpStream::connect(target).await?;
+async fn connect(client: TcpStream, targets: Arc<Targets>, mode: watch::Receiver<Mode>) -> io::Result<()> {
+    let server = targets.connect().await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (from_client, to_client) = client.into_split();
@@ -127,19 +157,63 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(20);
 
-    /// A server that sends everything back, and a proxy in front of it.
-    async fn echo() -> Proxy {
+    /// A server that says its name to each that comes, and then sends everything back.
+    struct Echo {
+        address: SocketAddr,
+        end: tokio_util::sync::DropGuard,
+    }
+
+    async fn server(name: &'static [u8]) -> Echo {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(async move {
+        let end = CancellationToken::new();
+        let all = end.clone();
+        tokio::spawn(end.clone().run_until_cancelled_owned(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                tokio::spawn(all.clone().run_until_cancelled_owned(async move {
+                    stream.write_all(name).await?;
                     let (mut from, mut to) = stream.into_split();
-                    drop(tokio::io::copy(&mut from, &mut to).await);
-                });
+                    tokio::io::copy(&mut from, &mut to).await
+                }));
             }
-        });
-        Proxy::start(address).await.unwrap()
+        }));
+        Echo { address, end: end.drop_guard() }
+    }
+
+    /// A server that sends everything back, and a proxy in front of it. It lives as long as the test's runtime.
+    async fn echo() -> Proxy {
+        let Echo { address, end } = server(b"").await;
+        end.disarm();
+        Proxy::start(vec![address]).await.unwrap()
+    }
+
+    /// Who is behind a proxy for one that comes now; nothing if nobody is.
+    async fn greeting(proxy: &Proxy) -> Option<(TcpStream, u8)> {
+        let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
+        let read = tokio::time::timeout(DEADLINE, stream.read_u8()).await.expect("bytes or an end");
+        Some((stream, read.ok()?))
+    }
+
+    #[tokio::test]
+    async fn new_connections_go_round_and_those_of_a_dead_server_come_to_a_living_one() {
+        let (one, two) = (server(b"1").await, server(b"2").await);
+        let proxy = Proxy::start(vec![one.address, two.address]).await.unwrap();
+        let mut named = Vec::new();
+        let mut streams = Vec::new();
+        for _ in 0..4 {
+            let (stream, name) = greeting(&proxy).await.unwrap();
+            named.push(name);
+            streams.push(stream);
+        }
+        assert_eq!(named, *b"1212");
+        drop(two);
+        assert!(!said_back(&mut streams[1], b"hello").await, "the client hears that its server is gone");
+        for _ in 0..4 {
+            assert_eq!(greeting(&proxy).await.unwrap().1, b'1');
+        }
+        assert!(said_back(&mut streams[0], b"hello").await, "others are left alone");
+        drop(one);
+        assert!(greeting(&proxy).await.is_none(), "nobody is left");
     }
 
     async fn said_back(stream: &mut TcpStream, text: &[u8]) -> bool {

@@ -1,0 +1,98 @@
+//! Starting, killing, showing and stopping a stack past one machine.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+use orderflow::Part;
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::harness::{Stack, eventually, free_ports, runs};
+
+async fn start() -> Stack {
+    let folder = TempDir::new().unwrap();
+    // PostgreSQL runs as somebody else if the tests are run by root.
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let ports = Part::ALL.into_iter().zip(free_ports()).collect();
+    let [nats, .., postgres] = free_ports().map(|port| format!("127.0.0.1:{port}"));
+    let flags = ["--scale", "--nats-listen", &nats, "--postgres-listen", &postgres].map(str::to_owned);
+    Stack::start_in(Arc::new(folder), ports, flags.into()).await
+}
+
+/// The process of every instance that runs, by its name.
+async fn processes(stack: &Stack) -> BTreeMap<String, u32> {
+    let status = stack.succeed(&["status"]).await;
+    let line = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        Some((words.first()?.to_string(), words.get(2)?.parse().ok()?))
+    };
+    status.lines().filter_map(line).collect()
+}
+
+const ALL: [&str; 15] = [
+    "acquirer",
+    "broker",
+    "broker-2",
+    "invoice-worker",
+    "invoice-worker-2",
+    "nats",
+    "nats-2",
+    "nats-3",
+    "notification-service",
+    "notification-service-2",
+    "order-service",
+    "order-service-2",
+    "payment-service",
+    "payment-service-2",
+    "postgres",
+];
+
+#[tokio::test]
+async fn one_of_everything_may_die_and_the_next_start_finds_it_all() {
+    let mut stack = start().await;
+    let before = processes(&stack).await;
+    assert_eq!(before.keys().map(String::as_str).collect::<Vec<_>>(), ALL);
+    stack.succeed(&["place", "--orders", "5"]).await;
+
+    let victims = ["nats", "broker", "order-service", "payment-service-2", "notification-service", "invoice-worker"];
+    for victim in victims {
+        stack.succeed(&["kill", victim]).await;
+        assert!(!runs(before[victim]), "{victim}");
+    }
+    // Each of the commands finds who is left by the one address of all.
+    stack.succeed(&["place", "--orders", "5", "--patience", "50s"]).await;
+    let books = stack.succeed(&["audit", "--wait", "60s"]).await;
+    assert!(books.contains("orders accepted            10"), "{books}");
+    for victim in victims {
+        stack.succeed(&["start", victim]).await;
+    }
+    stack.succeed(&["stop", "postgres"]).await;
+    stack.succeed(&["start", "postgres"]).await;
+    stack.succeed(&["place", "--orders", "5", "--patience", "50s"]).await;
+    stack.succeed(&["audit", "--wait", "60s"]).await;
+    let doctor = stack.succeed(&["doctor"]).await;
+    assert!(doctor.contains("3 server(s)") && doctor.contains("owns it"), "{doctor}");
+
+    let children = processes(&stack).await;
+    assert_eq!(children.keys().map(String::as_str).collect::<Vec<_>>(), ALL);
+    stack.signal(Signal::INT);
+    assert!(stack.ended().await.success(), "{:#?}", stack.output());
+    for (name, pid) in children {
+        assert!(!runs(pid), "{name} still runs");
+    }
+    let killed: Vec<_> = stack.output().into_iter().filter(|line| line.contains("did not stop")).collect();
+    assert!(killed.is_empty(), "{killed:?}");
+
+    let mut stack = stack.again().await;
+    let books = stack.succeed(&["audit", "--wait", "60s"]).await;
+    assert!(books.contains("orders accepted            15"), "{books}");
+
+    let children = processes(&stack).await;
+    stack.signal(Signal::KILL);
+    assert!(!stack.ended().await.success());
+    for (name, pid) in children {
+        eventually(&format!("{name} ends with its runner"), || !runs(pid)).await;
+    }
+}
