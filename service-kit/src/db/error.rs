@@ -259,4 +259,14 @@ mod tests {
         assert_eq!(sqlstate_kind("XX000"), Kind::Passing);
         assert_eq!(sqlstate_kind(""), Kind::Passing);
     }
+
+    #[test]
+    fn a_server_that_goes_away_while_a_database_is_opened_is_waited_for_and_a_wrong_setting_is_not() {
+        let open = |source| Error::Open { url: String::new(), source };
+        let gone = || sqlx::Error::Io(std::io::ErrorKind::UnexpectedEof.into());
+        assert!(open(gone()).passes_at_the_start() && Error::Statement(gone()).passes_at_the_start());
+        assert!(Error::Migrate(MigrateError::Execute(gone())).passes_at_the_start());
+        assert!(!open(sqlx::Error::Configuration("no port".into())).passes_at_the_start());
+        assert!(!Error::Newer { version: 9 }.passes_at_the_start());
+    }
 }
