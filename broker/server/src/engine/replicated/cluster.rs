@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
 
 use super::failure::Failure;
-use super::options::{Credentials, EngineName, Replicas, Target};
+use super::options::{Credentials, EngineAddress, EngineName, Replicas, Target};
 
 /// The oldest server that honours all that is asked of it here.
 const SERVER_VERSION_MIN: (u64, u64) = (2, 14);
@@ -222,20 +222,22 @@ fn stored(answer: async_nats::Message) -> Option<Stored> {
     })
 }
 
+/// How a client with this name connects.
+pub(super) fn client_options(servers: &EngineAddress, name: &str) -> ConnectOptions {
+    let options =
+        ConnectOptions::new().name(name).connection_timeout(REQUEST_TIMEOUT).request_timeout(Some(REQUEST_TIMEOUT));
+    // The client does not look for them in the addresses.
+    match servers.credentials() {
+        Some(Credentials::UserAndPassword(user, password)) => options.user_and_password(user, password),
+        Some(Credentials::Token(token)) => options.token(token),
+        None => options,
+    }
+}
+
 async fn connect(target: &Target) -> Result<Client, Failure> {
     let deadline = Instant::now() + START_PATIENCE;
     loop {
-        let options = ConnectOptions::new()
-            .name("orderflow broker")
-            .connection_timeout(REQUEST_TIMEOUT)
-            .request_timeout(Some(REQUEST_TIMEOUT));
-        // The client does not look for them in the addresses.
-        let options = match target.servers.credentials() {
-            Some(Credentials::UserAndPassword(user, password)) => options.user_and_password(user, password),
-            Some(Credentials::Token(token)) => options.token(token),
-            None => options,
-        };
-        let connecting = options.connect(target.servers.servers());
+        let connecting = client_options(&target.servers, "orderflow broker").connect(target.servers.servers());
         match connecting.await {
             Ok(client) => return Ok(client),
             Err(error) if Instant::now() >= deadline || is_final(&error) => return Err(Failure::Connect(error)),

@@ -1,12 +1,11 @@
 //! How a journal in a NATS cluster stands, for somebody who only looks.
 
-use async_nats::ConnectOptions;
 use async_nats::jetstream::context::GetStreamErrorKind;
 use async_nats::jetstream::{self, Context, ErrorCode, stream};
 use tokio::time::timeout;
 
 use super::claim::owner_in;
-use super::cluster::{REQUEST_TIMEOUT, check_version};
+use super::cluster::{REQUEST_TIMEOUT, check_version, client_options};
 use super::failure::Failure;
 use super::options::{EngineAddress, EngineName};
 
@@ -45,11 +44,7 @@ impl JournalState {
 
 async fn look(servers: &EngineAddress, name: &EngineName) -> Result<JournalState, Failure> {
     let late = |_| Failure::Request { what: "answer", why: "it took too long".to_owned() };
-    let connecting = ConnectOptions::new()
-        .name("orderflow")
-        .connection_timeout(REQUEST_TIMEOUT)
-        .request_timeout(Some(REQUEST_TIMEOUT))
-        .connect(servers.servers());
+    let connecting = client_options(servers, "orderflow").connect(servers.servers());
     let client = timeout(REQUEST_TIMEOUT, connecting).await.map_err(late)?.map_err(Failure::Connect)?;
     let server = client.server_info();
     check_version(&server.server_name, &server.version)?;
