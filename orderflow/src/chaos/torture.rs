@@ -1,5 +1,6 @@
 //! Does to a lab what the schedule says, and undoes it.
 
+use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ const ACQUIRER_WITHIN: Duration = Duration::from_secs(2);
 /// How often a part may fail to start until it is given up.
 const STARTS_MAX: u32 = 10;
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// How long the cluster may take after the last fault to say who has a role, in milliseconds.
+const HOLDER_MS_MAX: u64 = 30_000;
 
 /// A torturer. Clones work on the same lab.
 #[derive(Clone)]
@@ -83,38 +86,67 @@ impl Torture {
         self.attend(instance, self.duration_ms).await;
     }
 
-    /// Hurts those of a part by the role that they have when the fault comes.
+    /// Hurts those of a part by the role that they have when the fault comes. No role is spared in all of its kills: the run
+    /// would prove less than its history says.
     async fn several(&self, part: Part, faults: Vec<Fault>) {
+        let mut is_spared: BTreeMap<Role, bool> = BTreeMap::new();
         for fault in faults {
             self.attend_all(part, fault.from_ms).await;
-            let from_ms = self.diary.now_ms();
-            let (victims, is_freeze) = match fault.what {
-                What::RoleKilled(role) => (self.holder(role, fault.until_ms).await.into_iter().collect(), false),
-                What::RoleFrozen(role) => (self.holder(role, fault.until_ms).await.into_iter().collect(), true),
-                _ => (self.all(part), false),
-            };
-            let mut ended = Vec::new();
-            for &victim in &victims {
-                if is_freeze {
-                    ended.push(format!("{victim}: {}", self.freeze(victim, fault.until_ms).await));
-                } else {
-                    self.kill(victim).await;
-                }
+            let has_hurt = self.hurt(part, &fault).await;
+            if let What::RoleKilled(role) = fault.what {
+                *is_spared.entry(role).or_insert(true) &= !has_hurt;
             }
-            time::sleep_until(self.diary.at(fault.until_ms)).await;
-            for instance in self.all(part) {
-                let is_dead = self.lab.process(instance).is_none();
-                if is_dead && !victims.contains(&instance) {
-                    self.diary.surprised(from_ms, format!("{instance} ended by itself"), "");
-                }
-            }
-            ended.extend(self.revive_all(part).await);
-            if victims.is_empty() {
-                ended.push("nobody could be hurt without harm to all".to_owned());
-            }
-            self.diary.happened(from_ms, &fault.what, ended.join(", "));
         }
         self.attend_all(part, self.duration_ms).await;
+        for (role, _) in is_spared.into_iter().filter(|(_, is_spared)| *is_spared) {
+            self.kill_late(part, role).await;
+        }
+    }
+
+    /// Does one fault to those of a part, and says whether there was somebody to do it to.
+    async fn hurt(&self, part: Part, fault: &Fault) -> bool {
+        let from_ms = self.diary.now_ms();
+        let (victims, is_freeze): (Vec<Instance>, bool) = match fault.what {
+            What::RoleKilled(role) => (self.holder(role, fault.until_ms).await.into_iter().collect(), false),
+            What::RoleFrozen(role) => (self.holder(role, fault.until_ms).await.into_iter().collect(), true),
+            _ => (self.all(part), false),
+        };
+        let mut ended = Vec::new();
+        for &victim in &victims {
+            if is_freeze {
+                ended.push(format!("{victim}: {}", self.freeze(victim, fault.until_ms).await));
+            } else {
+                self.kill(victim).await;
+            }
+        }
+        time::sleep_until(self.diary.at(fault.until_ms)).await;
+        for instance in self.all(part) {
+            let is_dead = self.lab.process(instance).is_none();
+            if is_dead && !victims.contains(&instance) {
+                self.diary.surprised(from_ms, format!("{instance} ended by itself"), "");
+            }
+        }
+        ended.extend(self.revive_all(part).await);
+        if victims.is_empty() {
+            ended.push("nobody could be hurt without harm to all".to_owned());
+        }
+        self.diary.happened(from_ms, &fault.what, ended.join(", "));
+        !victims.is_empty()
+    }
+
+    /// Kills whoever has the role and starts it again, after the last fault: while they lasted nobody was found who had it.
+    /// A fault may be over before a slow cluster has said who that is.
+    async fn kill_late(&self, part: Part, role: Role) {
+        let (from_ms, what) = (self.diary.now_ms(), What::RoleKilled(role));
+        let victim = self.holder(role, from_ms + HOLDER_MS_MAX).await;
+        if let Some(victim) = victim {
+            self.kill(victim).await;
+        }
+        let started = self.revive_all(part).await.join(", ");
+        match victim {
+            Some(_) => self.diary.happened(from_ms, what, started),
+            None => self.diary.surprised(from_ms, format!("{what}: nobody was found who could be"), started),
+        }
     }
 
     fn all(&self, part: Part) -> Vec<Instance> {
