@@ -21,6 +21,9 @@ use tonic::transport::{Channel, Endpoint};
 
 /// Whatever a test waits for has happened by then, or never will.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+/// The same for the start and the end of a stack past one machine, in which stages follow each other that may each take
+/// most of a minute.
+const DEADLINE_SCALED: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(20);
 /// A command has ended by then. Some run a whole stack, or two.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(240);
@@ -32,6 +35,8 @@ pub(crate) struct Stack {
     flags: Vec<String>,
     runner: Child,
     output: Arc<Mutex<Vec<String>>>,
+    /// How long its start and its end may take.
+    deadline: Duration,
 }
 
 impl Stack {
@@ -54,7 +59,8 @@ impl Stack {
         let output = Arc::new(Mutex::new(Vec::new()));
         collect(runner.stdout.take().unwrap(), &output);
         collect(runner.stderr.take().unwrap(), &output);
-        let mut stack = Self { folder, ports, flags, runner, output };
+        let deadline = if flags.iter().any(|flag| flag == "--scale") { DEADLINE_SCALED } else { DEADLINE };
+        let mut stack = Self { folder, ports, flags, runner, output, deadline };
         stack.wait_for_line(|line| line.starts_with("ready after")).await;
         stack
     }
@@ -69,7 +75,7 @@ impl Stack {
     /// Waits for a line of the runner's output.
     pub(crate) async fn wait_for_line(&mut self, wanted: impl Fn(&str) -> bool) {
         let output = Arc::clone(&self.output);
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + self.deadline;
         while !output.lock().unwrap().iter().any(|line| wanted(line)) {
             let ended = self.runner.try_wait().unwrap();
             let late = Instant::now() > deadline;
@@ -171,13 +177,18 @@ impl Stack {
 
     /// Waits for the end of the runner.
     pub(crate) async fn ended(&mut self) -> ExitStatus {
-        time::timeout(DEADLINE, self.runner.wait()).await.expect("the runner ends").unwrap()
+        time::timeout(self.deadline, self.runner.wait()).await.expect("the runner ends").unwrap()
     }
 }
 
 /// Runs a command to its end, which must come in time.
 pub(crate) async fn output(command: &mut Command) -> Output {
-    let ended = time::timeout(COMMAND_DEADLINE, command.output()).await;
+    output_within(COMMAND_DEADLINE, command).await
+}
+
+/// Runs a command to its end, which must come within the deadline.
+pub(crate) async fn output_within(deadline: Duration, command: &mut Command) -> Output {
+    let ended = time::timeout(deadline, command.output()).await;
     ended.unwrap_or_else(|_| panic!("{command:?} does not end")).unwrap()
 }
 

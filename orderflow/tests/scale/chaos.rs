@@ -1,14 +1,20 @@
 //! Chaos below the services: the books balance although what keeps them dies.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::harness::{output, program};
+use crate::harness::{output_within, program};
+
+/// The run has ended by then: a stack starts, is hurt, comes to rest, and stops.
+const DEADLINE: Duration = Duration::from_secs(600);
 
 #[tokio::test]
 async fn the_books_balance_although_nats_servers_brokers_replicas_and_postgresql_die() {
     let mut command = program();
     command.args(["chaos", "--scale", "--seed", "3", "--duration", "8s", "--rate", "10", "--output", "json"]);
-    let output = output(command.env_remove("SABOTAGE").env_remove("FAIL_POINTS")).await;
+    let command = command.env_remove("SABOTAGE").env_remove("FAIL_POINTS");
+    let output = output_within(DEADLINE, command).await;
     let account: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     assert!(output.status.success(), "{account:#}");
     let text = |entry: &Value, field: &str| entry[field].as_str().unwrap().to_owned();
