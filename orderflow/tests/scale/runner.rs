@@ -4,12 +4,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use orderflow::Part;
 use rustix::process::Signal;
 use tempfile::TempDir;
+use tokio::time::{self, Instant};
 
-use crate::harness::{Stack, eventually, free_ports, runs};
+use crate::harness::{DEADLINE, Stack, eventually, free_ports, runs};
+
+/// A pause between two questions, each of which is a process.
+const POLL: Duration = Duration::from_millis(200);
 
 async fn start() -> Stack {
     let folder = TempDir::new().unwrap();
@@ -19,6 +24,20 @@ async fn start() -> Stack {
     let [nats, .., postgres] = free_ports().map(|port| format!("127.0.0.1:{port}"));
     let flags = ["--scale", "--nats-listen", &nats, "--postgres-listen", &postgres].map(str::to_owned);
     Stack::start_in(Arc::new(folder), ports, flags.into()).await
+}
+
+/// Waits until a command succeeds and says what is wanted: a server that was started again may still be catching up.
+async fn eventually_says(stack: &Stack, arguments: &[&str], wanted: impl Fn(&str) -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        let output = stack.command(arguments).await;
+        let said = String::from_utf8_lossy(&output.stdout);
+        if output.status.success() && wanted(&said) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{arguments:?}: {output:?}");
+        time::sleep(POLL).await;
+    }
 }
 
 /// The process of every instance that runs, by its name.
@@ -72,8 +91,8 @@ async fn one_of_everything_may_die_and_the_next_start_finds_it_all() {
     stack.succeed(&["start", "postgres"]).await;
     stack.succeed(&["place", "--orders", "5", "--patience", "50s"]).await;
     stack.succeed(&["audit", "--wait", "60s"]).await;
-    let doctor = stack.succeed(&["doctor"]).await;
-    assert!(doctor.contains("3 server(s)") && doctor.contains("owns it"), "{doctor}");
+    let is_well = |said: &str| said.contains("3 server(s)") && said.contains("owns it");
+    eventually_says(&stack, &["doctor"], is_well).await;
 
     let children = processes(&stack).await;
     assert_eq!(children.keys().map(String::as_str).collect::<Vec<_>>(), ALL);
