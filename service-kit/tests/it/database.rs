@@ -392,10 +392,19 @@ async fn a_write_waits_while_another_process_holds_the_database_for_long() {
     let (begin, begun) = oneshot::channel::<()>();
     let (go, going) = oneshot::channel::<()>();
     let holder = tokio::spawn(async move {
-        let job = other.write(move |_| {
+        let job = other.write(move |connection| {
             Box::pin(async move {
                 begin.send(()).unwrap();
-                going.await.unwrap();
+                // A server ends a transaction that is idle for long.
+                let mut going = going;
+                loop {
+                    match tokio::time::timeout(Duration::from_secs(1), &mut going).await {
+                        Ok(told) => break told.unwrap(),
+                        Err(_) => {
+                            sqlx::query("SELECT 1").execute(&mut *connection).await?;
+                        }
+                    }
+                }
                 Ok::<_, db::Error>(())
             })
         });

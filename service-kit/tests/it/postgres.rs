@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use service_kit::CancellationToken;
 use service_kit::broker::BrokerConfig;
-use service_kit::db::{self, Database, Kind, READ_CONNECTIONS_MAX, STALL_MS_MAX};
+use service_kit::db::{self, Database, Held, Kind, READ_CONNECTIONS_MAX, STALL_MS_MAX};
 use service_kit::outbox::{self, NewEvent, Relay};
 use service_kit::{inbox, status};
 use test_database::{Backend, Server, only_on};
@@ -44,6 +44,11 @@ fn event(task: i64, step: i64) -> NewEvent {
 async fn count(database: &Database, table: &str) -> i64 {
     let sql = sqlx::AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"));
     sqlx::query_scalar(sql).fetch_one(database.reads()).await.unwrap_or(-1)
+}
+
+/// A role that nobody has, or will have in a moment; nothing once the token is cancelled.
+async fn take(database: &Database, role: &'static str, token: &CancellationToken) -> Option<Held> {
+    crate::in_time("the role is there to be taken", database.role(role).take(token)).await.unwrap()
 }
 
 /// The payloads of every key, in order, and in each from 0 without gaps.
@@ -146,8 +151,8 @@ async fn a_role_is_lost_with_its_session_and_another_one_takes_it() {
     let name = url.rsplit('/').next().unwrap();
     let database = Database::open(&url, &MIGRATIONS).await.unwrap();
     let token = CancellationToken::new();
-    let first = database.role("relay").take(&token).await.unwrap().unwrap();
-    let other_role = database.role("another").take(&token).await.unwrap();
+    let first = take(&database, "relay", &token).await.unwrap();
+    let other_role = take(&database, "another", &token).await;
     assert!(other_role.is_some(), "each role is on its own");
     drop(other_role);
     let waiting = tokio::spawn({
@@ -166,9 +171,9 @@ async fn a_role_is_lost_with_its_session_and_another_one_takes_it() {
     drop(second);
     crate::until("it is free", async || holders().await == "0").await;
     let token = CancellationToken::new();
-    let _third = database.role("relay").take(&token).await.unwrap().unwrap();
+    let _third = take(&database, "relay", &token).await.unwrap();
     token.cancel();
-    assert!(database.role("relay").take(&token).await.unwrap().is_none(), "who is told to stop waits no more");
+    assert!(take(&database, "relay", &token).await.is_none(), "who is told to stop waits no more");
 }
 
 /// A process of its own: it does nothing but publish, until it is killed.
@@ -349,6 +354,6 @@ async fn services_in_schemas_of_their_own_share_a_database() {
     step(&one, 0, 0).await.unwrap();
     assert_eq!((count(&one, "things").await, count(&two, "things").await), (1, 0));
     let token = CancellationToken::new();
-    let _held = one.role("relay").take(&token).await.unwrap().unwrap();
-    assert!(two.role("relay").take(&token).await.unwrap().is_some());
+    let _held = take(&one, "relay", &token).await.unwrap();
+    assert!(take(&two, "relay", &token).await.is_some());
 }
