@@ -26,7 +26,7 @@ pub(super) const ROUTE_ABOVE: u16 = 1;
 const USER: &str = "orderflow";
 /// The databases, one for each service that keeps books.
 const DATABASES: [&str; 3] = ["order", "payment", "notification"];
-/// Sessions that the server takes: each service has some twenty.
+/// Sessions that the server takes: each replica of a service has seven.
 const SESSIONS_MAX: u32 = 400;
 /// Random bytes of the password.
 const PASSWORD_BYTES: usize = 16;

@@ -63,7 +63,7 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    /// Finds the server, brings the tables to the version of this binary, and gives the connection that did so.
+    /// Finds the server, brings the tables to the version of this binary, and gives what connects to it.
     pub(super) async fn open(url: &str, migrations: &[Migration]) -> Result<Self, Error> {
         let name = redacted(url);
         let fail = |source| Error::Open { url: name.clone(), source };
