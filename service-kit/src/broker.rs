@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use google_cloud_auth::credentials::{Credentials, anonymous};
+use google_cloud_gax::error::rpc;
 use google_cloud_gax::retry_policy::{NeverRetry, RetryPolicyExt as _};
 use google_cloud_pubsub::client::{BasePublisher, Subscriber};
-
+use google_cloud_pubsub::error::PublishError;
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic::transport::Endpoint;
@@ -192,9 +193,18 @@ pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
+/// The code with which the broker answered a publication, or nothing if that never came to an answer.
+pub(crate) fn code(error: &PublishError) -> Option<rpc::Code> {
+    match error {
+        PublishError::Rpc(error) => error.status().map(|status| status.code),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::sync::Arc;
 
     use tokio::net::TcpSocket;
     use tokio::runtime::Runtime;
@@ -248,6 +258,16 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn the_log_tells_once_that_the_broker_went_and_once_that_it_is_back() {
         tokio::join!(an_outage(true), an_outage(false));
+    }
+
+    #[test]
+    fn a_publication_has_a_code_when_the_broker_has_answered() {
+        let status = rpc::Status::default().set_code(rpc::Code::InvalidArgument).set_message("the key is too long");
+        let answered = PublishError::Rpc(Arc::new(google_cloud_gax::error::Error::service(status)));
+        assert_eq!(code(&answered), Some(rpc::Code::InvalidArgument));
+        let unanswered = PublishError::Rpc(Arc::new(google_cloud_gax::error::Error::timeout("nobody answers")));
+        assert_eq!(code(&unanswered), None);
+        assert_eq!(code(&PublishError::OrderingKeyPaused), None);
     }
 
     #[test]

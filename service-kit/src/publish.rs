@@ -5,10 +5,9 @@ use std::time::SystemTime;
 
 use google_cloud_gax::error::rpc::Code;
 use google_cloud_pubsub::client::BasePublisher;
-use google_cloud_pubsub::error::PublishError;
 use google_cloud_pubsub::model::Message;
 
-use crate::broker::{self, BrokerConfig, reason};
+use crate::broker::{self, BrokerConfig, code, reason};
 use crate::event::{CE_ID, CE_SOURCE, CE_TIME, CE_TYPE, rfc3339};
 use crate::outbox::NewEvent;
 use crate::telemetry::{metrics, trace};
@@ -56,15 +55,10 @@ impl Publisher {
                 Ok(())
             }
             Err(error) => {
-                let code = match &error {
-                    PublishError::Rpc(error) => error.status().map(|status| status.code),
-                    _ => None,
-                };
                 let reason = reason(&error);
-                Err(if code == Some(Code::InvalidArgument) {
-                    Error::Refused(reason)
-                } else {
-                    Error::Unavailable(reason)
+                Err(match code(&error) {
+                    Some(Code::InvalidArgument) => Error::Refused(reason),
+                    _ => Error::Unavailable(reason),
                 })
             }
         }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use google_cloud_gax::error::rpc::Code;
 use google_cloud_pubsub::client::BasePublisher;
-use google_cloud_pubsub::error::PublishError;
 use google_cloud_pubsub::model::Message;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::broker;
 use crate::event::{CE_ID, CE_SOURCE, CE_TIME, CE_TYPE};
 
 /// Attribute of a dead letter: why the consumer could not handle it.
@@ -65,8 +65,8 @@ impl DeadLetters {
                 }
                 Err(error) => error,
             };
-            let problem = crate::broker::reason(&error);
-            let refused = matches!(&error, PublishError::Rpc(error) if status(error) == Some(Code::InvalidArgument));
+            let problem = broker::reason(&error);
+            let refused = broker::code(&error) == Some(Code::InvalidArgument);
             if refused && is_cut {
                 return Fate::Refused(problem);
             }
@@ -107,10 +107,6 @@ impl DeadLetters {
         let data = whole.data.slice(..whole.data.len().min(CUT_DATA_BYTES_MAX));
         Message::new().set_data(data).set_ordering_key(whole.ordering_key).set_attributes(attributes)
     }
-}
-
-fn status(error: &google_cloud_pubsub::Error) -> Option<Code> {
-    error.status().map(|status| status.code)
 }
 
 /// The beginning of a reason that fits into an attribute, cut between two characters.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::Error;
-use crate::broker::{BrokerConfig, reason};
+use crate::broker::{BrokerConfig, code, reason};
 use crate::db::{self, Connection, Database, JobFuture};
 use crate::event::CE_TYPE;
 use crate::status::chain;
@@ -454,11 +454,7 @@ fn fate(published: Result<String, PublishError>) -> Fate {
         Err(error) => error,
     };
     let reason = reason(&error);
-    let code = match &error {
-        PublishError::Rpc(error) => error.status().map(|status| status.code),
-        _ => None,
-    };
-    match code {
+    match code(&error) {
         Some(Code::InvalidArgument) => Fate::Refused(Scope::Key, reason),
         Some(
             Code::NotFound
