@@ -66,9 +66,19 @@ impl Front {
                     return routes.call(request).await.map_or_else(|never| match never {}, IntoResponse::into_response);
                 }
                 Role::Forward(address) if !is_forwarded => {
-                    match connection.upstream.to(&address, &connection.lost, &self.stop).await {
-                        Ok(owner) => return forward(owner, &address, request).await,
-                        Err(error) => tracing::debug!(%error, address, "The owner of the journal can't be reached."),
+                    let reaching = connection.upstream.to(&address, &connection.lost, &self.stop);
+                    let reached = tokio::select! {
+                        biased;
+                        reached = timeout_at(deadline, reaching) => reached,
+                        true = moves(&mut self.role, &address) => continue,
+                        () = self.stop.cancelled() => return refusal(request.headers(), stopping()),
+                    };
+                    match reached {
+                        Ok(Ok(owner)) => return forward(owner, &address, request).await,
+                        Ok(Err(error)) => {
+                            tracing::debug!(%error, address, "The owner of the journal can't be reached.");
+                        }
+                        Err(_) => tracing::debug!(address, "The owner of the journal is silent."),
                     }
                 }
                 Role::Forward(_) | Role::Nobody => {}
@@ -78,11 +88,18 @@ impl Front {
                 changed = timeout_at(deadline, self.role.changed()) => matches!(changed, Ok(Ok(()))),
                 () = self.stop.cancelled() => return refusal(request.headers(), stopping()),
             };
-            if !changed {
+            // A role that is told again does not prolong the wait.
+            if !changed || Instant::now() >= deadline {
                 return refusal(request.headers(), unavailable("no broker owns the journal at the moment"));
             }
         }
     }
+}
+
+/// Waits until the owner is not, or not known to be, at an address any more. False once nobody tells the role.
+async fn moves(role: &mut watch::Receiver<Role>, address: &str) -> bool {
+    let moved = role.wait_for(|role| !matches!(role, Role::Forward(other) if other == address)).await;
+    moved.is_ok()
 }
 
 /// Passes a request on. Dropped in the middle, as when its client cancels it, it ends as the client's fate says.

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::timeout;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tonic::transport::Server;
 
 use super::*;
@@ -17,6 +19,9 @@ use crate::connection::incoming;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a client ends, so that an owner that is told at random is told wrongly at least once.
 const ROUNDS: usize = 30;
+
+/// Requests of one client that wait at a time.
+const WAITING: usize = 20;
 
 /// Kinds of HTTP/2 frames: <https://www.rfc-editor.org/rfc/rfc9113#name-frame-definitions>
 const HEADERS: u8 = 1;
@@ -141,4 +146,82 @@ async fn the_stream_of_a_client_that_lives_is_reset() {
         client.write_all(&[0, 0, 4, RST_STREAM, 0, 0, 0, 0, 1, 0, 0, 0, CANCEL]).await.unwrap();
         assert!(comes(&mut kinds, RST_STREAM).await);
     }
+}
+
+/// An address that gives no answer, as that of a machine that is gone: its listener has no room for one more connection.
+/// It is silent until what comes with it is dropped.
+fn silent() -> (SocketAddr, (TcpListener, Vec<std::net::TcpStream>)) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut held = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        held.push(stream);
+        assert!(held.len() < 100, "the listener takes whatever comes");
+    }
+    (address, (listener, held))
+}
+
+/// A request of a client.
+fn request(connection: &ConnectionInfo) -> Request<Body> {
+    Request::post("/").extension(connection.clone()).body(Body::empty()).unwrap()
+}
+
+/// The time in these tests is the runtime's: it goes on when there is nothing else to do.
+#[tokio::test(start_paused = true)]
+async fn requests_of_one_client_wait_for_an_owner_that_is_silent_together_and_not_one_after_the_other() {
+    let (address, _held) = silent();
+    let (role, roles) = watch::channel(Role::Forward(address.to_string()));
+    let front = Front::new(roles, CancellationToken::new());
+    tokio::spawn(async move {
+        loop {
+            sleep(Duration::from_secs(1)).await;
+            role.send_replace(Role::Forward(address.to_string()));
+        }
+    });
+    let connection = ConnectionInfo::default();
+    let mut answers = JoinSet::new();
+    for _ in 0..WAITING {
+        answers.spawn(front.clone().answer(request(&connection)));
+    }
+    let begun = Instant::now();
+    while let Some(answer) = answers.join_next().await {
+        assert_eq!(answer.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert!(begun.elapsed() < OWNER_PATIENCE + Duration::from_secs(1), "they took {:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_for_an_owner_that_is_silent_ends_when_its_front_stops() {
+    let (address, _held) = silent();
+    let (_role, roles) = watch::channel(Role::Forward(address.to_string()));
+    let stop = CancellationToken::new();
+    let mut answer = Box::pin(Front::new(roles, stop.clone()).answer(request(&ConnectionInfo::default())));
+    assert!(timeout(Duration::ZERO, &mut answer).await.is_err(), "there is nobody who could answer");
+    stop.cancel();
+    let answer = timeout(Duration::ZERO, &mut answer).await.expect("it waits for the owner");
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn requests_that_wait_for_an_owner_that_is_silent_go_to_the_next_one_as_soon_as_it_is_known() {
+    let (address, _held) = silent();
+    let (owner, _kinds) = owner(true).await;
+    let (role, roles) = watch::channel(Role::Forward(address.to_string()));
+    let front = Front::new(roles, CancellationToken::new());
+    let connection = ConnectionInfo::default();
+    let mut answers = JoinSet::new();
+    for _ in 0..WAITING {
+        let mut answer = Box::pin(front.clone().answer(request(&connection)));
+        assert!(timeout(Duration::ZERO, &mut answer).await.is_err(), "there is nobody who could answer");
+        answers.spawn(answer);
+    }
+    role.send_replace(Role::Forward(owner.to_string()));
+    let all = async {
+        while let Some(answer) = answers.join_next().await {
+            assert_eq!(answer.unwrap().status(), StatusCode::OK);
+        }
+    };
+    timeout(PATIENCE, all).await.expect("they wait for the owner before");
 }

@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tonic::Status;
 
@@ -31,9 +31,21 @@ use crate::house::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 /// How long a connection to the owner may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long an address is not tried again once it could not be reached, so that requests that waited for the one that
+/// tried fail with it instead of one after the other.
+const FAILED_PAUSE: Duration = Duration::from_millis(500);
+
 /// A client's connection to the owner, if it has one yet.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Upstream(Arc<Mutex<Option<Owner>>>);
+pub(crate) struct Upstream(Arc<Mutex<Place>>);
+
+/// What is known of the way to the owner.
+#[derive(Debug, Default)]
+struct Place {
+    owner: Option<Owner>,
+    /// The address that could not be reached last, and when that was known.
+    failed: Option<(String, Instant)>,
+}
 
 /// The way to an owner.
 #[derive(Clone, Debug)]
@@ -52,12 +64,29 @@ impl Upstream {
         stop: &CancellationToken,
     ) -> io::Result<Owner> {
         let mut place = self.0.lock().await;
-        if let Some(owner) = place.as_ref()
+        if let Some(owner) = place.owner.as_ref()
             && owner.address == address
             && !owner.requests.is_closed()
         {
             return Ok(owner.clone());
         }
+        if let Some((failed, since)) = &place.failed
+            && failed == address
+            && since.elapsed() < FAILED_PAUSE
+        {
+            return Err(io::Error::other("it could not be reached a moment ago"));
+        }
+        let connected = Owner::connect(address, lost, stop).await;
+        match &connected {
+            Ok(owner) => *place = Place { owner: Some(owner.clone()), failed: None },
+            Err(_) => place.failed = Some((address.to_owned(), Instant::now())),
+        }
+        connected
+    }
+}
+
+impl Owner {
+    async fn connect(address: &str, lost: &CancellationToken, stop: &CancellationToken) -> io::Result<Self> {
         let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
         // Small requests must not wait for one another.
         stream.set_nodelay(true)?;
@@ -71,9 +100,7 @@ impl Upstream {
         let (requests, connection) = handshake.map_err(io::Error::other)?;
         // It ends with the last handle on it, and its error is the one that the requests get.
         tokio::spawn(async move { connection.await.unwrap_or_default() });
-        let owner = Owner { address: address.to_owned(), requests, fate };
-        *place = Some(owner.clone());
-        Ok(owner)
+        Ok(Self { address: address.to_owned(), requests, fate })
     }
 }
 
