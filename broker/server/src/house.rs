@@ -162,6 +162,8 @@ impl House {
             return Ok(None);
         }
         let by_cluster = way.has_failed();
+        // A broker that was told to stop has ended its server, and does not follow any more.
+        let goes_on = !token.is_cancelled() && !server.is_finished();
         role.send_replace(Role::Nobody);
         term.cancel();
         // From here on nothing is confirmed any more.
@@ -172,9 +174,9 @@ impl House {
             drop(running.task.await);
         }
         match outcome {
-            Ok(Ended::Claim(failure)) if !token.is_cancelled() => Ok(Some(failure)),
+            Ok(Ended::Claim(failure)) if goes_on => Ok(Some(failure)),
             Ok(Ended::Claim(failure)) => Err(failure.into()),
-            Ok(Ended::Engine(error)) | Err(error) if by_cluster => {
+            Ok(Ended::Engine(error)) | Err(error) if by_cluster && goes_on => {
                 Ok(Some(replicated::Failure::Lost(error.to_string())))
             }
             Ok(Ended::Engine(error)) | Err(error) => {
@@ -215,7 +217,11 @@ impl House {
             failure = kept(claim) => return Ok(Ended::Claim(failure)),
         }
         running.stop.cancel();
-        let outcome = (&mut running.task).await;
+        let outcome = tokio::select! {
+            outcome = &mut running.task => outcome,
+            // The last checkpoint may take longer than others leave the journal alone.
+            failure = kept(claim) => return Ok(Ended::Claim(failure)),
+        };
         outcome.map_err(|_| Failure::Ended("the engine task"))??;
         if let Some(claim) = claim.take() {
             claim.release().await;

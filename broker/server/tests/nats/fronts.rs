@@ -84,6 +84,14 @@ async fn an_owner_that_was_suspended_confirms_nothing_once_another_one_has_taken
     assert_eq!(client.stats(SUBSCRIPTION).await.backlog_messages, expected.len() as u64);
 }
 
+/// Claims the journal in the stream. The owner hears nothing of it: the entry that names it stands.
+async fn claim(nats: &NatsServer) {
+    let other = async_nats::connect(&nats.url).await.unwrap();
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-Msg-Id", "claim.another");
+    other.request_with_headers("orderflow.main.claim", headers, "another".into()).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stream_takes_nothing_from_an_owner_once_somebody_else_has_claimed_it() {
     let nats = NatsServer::start();
@@ -91,11 +99,7 @@ async fn the_stream_takes_nothing_from_an_owner_once_somebody_else_has_claimed_i
     let client = first.client().await;
     create(&client).await;
     client.publish_texts(&["a"]).await;
-    // The owner hears nothing of it: the entry that names it stands.
-    let other = async_nats::connect(&nats.url).await.unwrap();
-    let mut headers = async_nats::HeaderMap::new();
-    headers.insert("Nats-Msg-Id", "claim.another");
-    other.request_with_headers("orderflow.main.claim", headers, "another".into()).await.unwrap();
+    claim(&nats).await;
     let refused = client.publish(vec![message("late")]).await.unwrap_err();
     assert!(TRANSIENT.contains(&refused.code()), "{refused}");
     // It takes the journal again, as it is in the stream.
@@ -103,6 +107,20 @@ async fn the_stream_takes_nothing_from_an_owner_once_somebody_else_has_claimed_i
     let client = first.client().await;
     assert_eq!(texts(&client.pull_all(1).await), ["a"]);
     assert_eq!(client.stats(SUBSCRIPTION).await.backlog_messages, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_cannot_write_its_last_checkpoint_when_it_stops_says_so_and_ends() {
+    let nats = NatsServer::start();
+    let first = Front::join(&nats.url);
+    let client = first.client().await;
+    create(&client).await;
+    client.publish_texts(&["a"]).await;
+    claim(&nats).await;
+    // What was confirmed is in the stream, and is served by the next one.
+    assert_eq!(first.process.terminate(), Some(1));
+    let second = Front::join(&nats.url);
+    assert_eq!(texts(&second.client().await.pull_all(1).await), ["a"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
