@@ -4,6 +4,7 @@
 // Helpers of tests unwrap as tests do.
 #![allow(clippy::unwrap_used)]
 
+mod claims;
 mod cluster;
 mod copying;
 #[expect(dead_code, reason = "the tests that run on either engine use the rest")]

@@ -3,10 +3,11 @@
 //! It keeps two fronts from serving at a time. It does not keep the journal whole: that is done by the stream, which takes
 //! nothing from an old owner, so no clock has to be right for it.
 
+use std::iter::successors;
 use std::time::Duration;
 
-use async_nats::jetstream::Context;
-use async_nats::jetstream::kv::UpdateErrorKind;
+use async_nats::jetstream::kv::{UpdateError, UpdateErrorKind};
+use async_nats::jetstream::{self, Context, ErrorCode};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
@@ -28,6 +29,8 @@ const CLAIM_TTL_HERE: Duration = Duration::from_secs(3);
 const RENEW_PERIOD: Duration = Duration::from_secs(1);
 /// How long the pause is after a renewal that failed.
 const RENEW_PAUSE: Duration = Duration::from_millis(100);
+/// How long an owner that stops tries to say so, and then to give the entry up.
+const INSIST_PATIENCE: Duration = Duration::from_secs(3);
 /// How long one try to reach an owner waits.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -114,7 +117,7 @@ impl Watched {
         let renewed = Instant::now();
         match cluster.owners.update(KEY, text(&owner)?.into(), revision).await {
             Ok(revision) => Ok(Some(Claim { cluster: cluster.clone(), owner, revision, renewed })),
-            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(None),
+            Err(error) if is_wrong_revision(&error) => Ok(None),
             Err(error) => Err(Failure::Request { what: "take the claim", why: error.to_string() }),
         }
     }
@@ -139,42 +142,91 @@ impl Claim {
     /// Tells the others not to take the journal although nothing will listen here: it is given up in order.
     pub(crate) async fn drain(&mut self) {
         self.owner.draining = true;
-        if let Err(error) = self.renew().await {
+        if let Err(error) = self.insist(&self.owner.clone()).await {
             tracing::warn!(%error, "The other brokers don't know that this one is stopping.");
         }
     }
 
     /// Lets another front take the journal at once.
-    pub(crate) async fn release(self) {
-        let Ok(none) = text(&Owner::default()) else { return };
-        if let Err(error) = self.cluster.owners.update(KEY, none.into(), self.revision).await {
-            tracing::warn!(%error, "The claim on the journal was not given up; others wait until it has run out.");
+    pub(crate) async fn release(mut self) {
+        match self.insist(&Owner::default()).await {
+            // When it is another's by now there is nothing to give up, or it was given up and that was not confirmed.
+            Ok(()) | Err(Failure::Lost(_)) => {}
+            Err(error) => {
+                tracing::warn!(%error, "The claim on the journal was not given up; others wait until it has run out.");
+            }
         }
     }
 
+    /// Renews the claim once.
     async fn renew(&mut self) -> Result<(), Failure> {
-        let failed = |why: String| Failure::Request { what: "renew the claim", why };
-        let begun = Instant::now();
         let left = CLAIM_GIVE_UP.saturating_sub(self.renewed.elapsed());
-        let update = self.cluster.owners.update(KEY, text(&self.owner)?.into(), self.revision);
-        match timeout(left, update).await.map_err(|_| failed("no answer came in time".to_owned()))? {
-            Ok(revision) => self.revision = revision,
-            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => {
-                // A renewal whose answer was lost looks like this as well.
-                let Some(entry) = read(&self.cluster).await? else {
-                    return Err(Failure::Lost("the entry is gone".to_owned()));
-                };
-                if entry.owner.id != self.owner.id {
-                    return Err(Failure::Lost(format!("another broker has it, at `{}`", entry.owner.address)));
-                }
-                self.revision = entry.revision;
-                return Ok(());
-            }
-            Err(error) => return Err(failed(error.to_string())),
-        }
-        self.renewed = begun;
-        Ok(())
+        self.write_within(left, &self.owner.clone()).await
     }
+
+    /// Writes the entry, and tries that again for a moment.
+    async fn insist(&mut self, owner: &Owner) -> Result<(), Failure> {
+        let begun = Instant::now();
+        loop {
+            let left = INSIST_PATIENCE.saturating_sub(begun.elapsed());
+            match self.write_within(left, owner).await {
+                Err(Failure::Request { .. }) if begun.elapsed() < INSIST_PATIENCE => sleep(RENEW_PAUSE).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn write_within(&mut self, patience: Duration, owner: &Owner) -> Result<(), Failure> {
+        let text = text(owner)?;
+        timeout(patience, self.write(&text)).await.map_err(|_| renewal("no answer came in time"))?
+    }
+
+    /// Writes the entry, if it is this front's. Safe to cancel: what was written by then is found by the next one.
+    async fn write(&mut self, text: &str) -> Result<(), Failure> {
+        loop {
+            let begun = Instant::now();
+            match self.cluster.owners.update(KEY, text.to_owned().into(), self.revision).await {
+                Ok(revision) => {
+                    self.revision = revision;
+                    self.renewed = begun;
+                    return Ok(());
+                }
+                // Something that was written, but not confirmed here, looks like this. It need not be what is written now.
+                Err(error) if is_wrong_revision(&error) => {
+                    let found = read(&self.cluster).await?;
+                    self.revision = next_revision(self.revision, &self.owner, found)?;
+                }
+                Err(error) => return Err(renewal(error)),
+            }
+        }
+    }
+}
+
+/// The revision of an owner's entry, when it is not `known` any more.
+fn next_revision(known: u64, own: &Owner, found: Option<Entry>) -> Result<u64, Failure> {
+    // A server may answer that is behind the one which has refused the write.
+    let Some(Entry { revision, owner }) = found.filter(|entry| entry.revision > known) else {
+        return Err(renewal("what stands in its entry is not known yet"));
+    };
+    if owner.id == own.id {
+        return Ok(revision);
+    }
+    Err(Failure::Lost(format!("another broker has it, at `{}`", owner.address)))
+}
+
+fn renewal(why: impl ToString) -> Failure {
+    Failure::Request { what: "renew the claim", why: why.to_string() }
+}
+
+/// Whether an entry was not written because it is not the one that was expected. While another write of it is under way the
+/// server has a code for that which the client does not know.
+fn is_wrong_revision(error: &UpdateError) -> bool {
+    let mut causes = successors(std::error::Error::source(error), |cause| cause.source());
+    let in_cause = causes.any(|cause| {
+        let answer = cause.downcast_ref::<jetstream::Error>();
+        answer.is_some_and(|answer| answer.error_code() == ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)
+    });
+    in_cause || error.kind() == UpdateErrorKind::WrongLastRevision
 }
 
 /// Where the owner of a journal is reached, for somebody who only looks; none while nobody owns it, or nobody can tell.
@@ -203,5 +255,49 @@ async fn is_refused(address: &str) -> bool {
     match timeout(PROBE_TIMEOUT, TcpStream::connect(address)).await {
         Ok(Err(error)) => error.kind() == std::io::ErrorKind::ConnectionRefused,
         Ok(Ok(_)) | Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+
+    use super::*;
+
+    fn owner(id: &str, address: &str) -> Owner {
+        Owner { id: id.to_owned(), address: address.to_owned(), draining: false }
+    }
+
+    fn entry(revision: u64, id: &str) -> Option<Entry> {
+        Some(Entry { revision, owner: owner(id, "other:8085") })
+    }
+
+    #[test]
+    fn an_owner_adopts_a_newer_entry_of_its_own_and_loses_the_claim_to_a_newer_one_of_another() {
+        let own = owner("own", "here:8085");
+        assert_eq!(next_revision(7, &own, entry(8, "own")).unwrap(), 8);
+        assert!(
+            matches!(next_revision(7, &own, entry(8, "other")), Err(Failure::Lost(why)) if why.contains("other:8085"))
+        );
+    }
+
+    #[test]
+    fn an_entry_that_is_no_newer_than_what_was_written_says_nothing() {
+        let own = owner("own", "here:8085");
+        for found in [None, entry(7, "own"), entry(6, "other")] {
+            assert!(matches!(next_revision(7, &own, found), Err(Failure::Request { .. })));
+        }
+    }
+
+    #[test]
+    fn both_answers_to_a_write_behind_the_wrong_entry_are_understood() {
+        let answer = |code: u64| -> jetstream::Error {
+            serde_json::from_str(&format!(r#"{{"code":400,"err_code":{code},"description":"wrong"}}"#)).unwrap()
+        };
+        let refused = |kind, code| UpdateError::from(PublishError::with_source(kind, answer(code)));
+        assert!(is_wrong_revision(&refused(PublishErrorKind::WrongLastSequence, 10_071)));
+        assert!(is_wrong_revision(&refused(PublishErrorKind::Other, 10_164)));
+        assert!(!is_wrong_revision(&refused(PublishErrorKind::Other, 10_077)));
+        assert!(!is_wrong_revision(&PublishError::new(PublishErrorKind::TimedOut).into()));
     }
 }

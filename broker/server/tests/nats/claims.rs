@@ -1,0 +1,64 @@
+//! The entry that names the owner of a journal, changed behind the owner's back.
+
+use async_nats::jetstream::kv::{Entry, Store};
+use tokio::time::timeout;
+use tokio_stream::StreamExt;
+
+use crate::engine::NatsServer;
+use crate::front::{Front, create};
+use crate::harness::PATIENCE;
+
+/// The key of the entry.
+const KEY: &str = "owner";
+
+/// The bucket with the entry.
+async fn owners(nats: &NatsServer) -> Store {
+    let context = async_nats::jetstream::new(async_nats::connect(&nats.url).await.unwrap());
+    context.get_key_value("orderflow-main-owner").await.unwrap()
+}
+
+async fn entry(owners: &Store) -> Entry {
+    owners.entry(KEY).await.unwrap().unwrap()
+}
+
+fn says(entry: &Entry) -> serde_json::Value {
+    serde_json::from_slice(&entry.value).unwrap()
+}
+
+/// Writes again what stands there. To the owner it looks as if a renewal of its own was not confirmed.
+async fn touch(owners: &Store) {
+    let wrote = async {
+        loop {
+            let Entry { value, revision, .. } = entry(owners).await;
+            // The owner may have been faster.
+            if owners.update(KEY, value, revision).await.is_ok() {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, wrote).await.expect("the entry changes all the time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_stops_says_so_and_gives_the_journal_up_although_its_entry_is_newer_than_it_knows() {
+    let nats = NatsServer::start();
+    let front = Front::join(&nats.url);
+    create(&front.client().await).await;
+    let owners = owners(&nats).await;
+    let mut changes = owners.watch(KEY).await.unwrap();
+    front.signal("-STOP");
+    touch(&owners).await;
+    front.signal("-TERM");
+    front.signal("-CONT");
+    let drains = async {
+        while let Some(change) = changes.next().await {
+            if says(&change.unwrap())["draining"] == true {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, drains).await.expect("it never says that it stops");
+    touch(&owners).await;
+    assert_eq!(front.process.terminate(), Some(0));
+    assert_eq!(says(&entry(&owners).await)["id"], "", "nobody owns the journal");
+}
