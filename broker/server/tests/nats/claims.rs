@@ -7,6 +7,7 @@ use tokio_stream::StreamExt;
 use crate::engine::NatsServer;
 use crate::front::{Front, create};
 use crate::harness::PATIENCE;
+use crate::servers::refused;
 
 /// The key of the entry.
 const KEY: &str = "owner";
@@ -61,4 +62,19 @@ async fn an_owner_that_stops_says_so_and_gives_the_journal_up_although_its_entry
     touch(&owners).await;
     assert_eq!(front.process.terminate(), Some(0));
     assert_eq!(says(&entry(&owners).await)["id"], "", "nobody owns the journal");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_does_not_take_a_journal_that_it_has_not_read() {
+    let nats = NatsServer::start();
+    let front = Front::join(&nats.url);
+    create(&front.client().await).await;
+    assert_eq!(front.process.terminate(), Some(0));
+    let owners = owners(&nats).await;
+    let before = entry(&owners).await.revision;
+    let other = async_nats::connect(&nats.url).await.unwrap();
+    other.request("orderflow.main.file.unknown.log", "?".into()).await.unwrap();
+    let why = refused(&nats.url);
+    assert!(why.contains("can't be understood"), "{why}");
+    assert_eq!(entry(&owners).await.revision, before, "it took the journal first");
 }

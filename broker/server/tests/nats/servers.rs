@@ -10,7 +10,7 @@ use crate::harness::texts;
 use crate::started::broker;
 
 /// Why a broker does not start on these servers.
-fn refused(url: &str) -> String {
+pub(crate) fn refused(url: &str) -> String {
     let dir = TempDir::new().unwrap();
     let arguments = ["serve", "--listen", "127.0.0.1:0", "--engine", url, "--data-dir"];
     let output = broker(&arguments).arg(dir.path()).output().unwrap();

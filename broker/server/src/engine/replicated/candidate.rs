@@ -105,10 +105,12 @@ impl Candidate {
     pub(crate) async fn elected(mut self, tell: &(impl Fn(Option<String>) + Sync)) -> Result<Seat, Failure> {
         let mut watched = Watched::default();
         let mut looked: Option<Instant> = None;
+        // Whoever takes the journal before has to read all of it first, and nobody is served meanwhile.
+        let mut is_ready = false;
         loop {
             if looked.is_none_or(|looked| looked.elapsed() >= WATCH_PERIOD) {
                 looked = Some(Instant::now());
-                match self.stand(&mut watched, tell).await {
+                match self.stand(&mut watched, is_ready, tell).await {
                     Ok(Some(claim)) => return self.take_over(claim).await,
                     Ok(None) => {}
                     Err(failure @ Failure::Request { .. }) => trouble(&failure).await,
@@ -117,6 +119,7 @@ impl Candidate {
             }
             match self.follow().await {
                 Ok(true) => {}
+                Ok(false) if !is_ready => (is_ready, looked) = (true, None),
                 Ok(false) => sleep(FOLLOW_PAUSE).await,
                 Err(failure @ Failure::Request { .. }) => trouble(&failure).await,
                 Err(failure) => return Err(failure),
@@ -124,10 +127,11 @@ impl Candidate {
         }
     }
 
-    /// Looks who owns the journal, and tries to when nobody does.
+    /// Looks who owns the journal, and tries to when nobody does and this front is ready.
     async fn stand(
         &self,
         watched: &mut Watched,
+        is_ready: bool,
         tell: &(impl Fn(Option<String>) + Sync),
     ) -> Result<Option<Claim>, Failure> {
         let Member { cluster, owner: own, .. } = &self.member;
@@ -138,7 +142,7 @@ impl Candidate {
             return Ok(None);
         }
         tell(None);
-        watched.take(cluster, own.clone()).await
+        if is_ready { watched.take(cluster, own.clone()).await } else { Ok(None) }
     }
 
     /// Applies what has come. Answers whether there was something.
