@@ -47,8 +47,20 @@ struct State {
     last: u64,
     gathered: Vec<Message>,
     gathered_bytes: usize,
+    /// The write that was gathered last, unless something else came behind it.
+    written: Option<Written>,
     /// Files whose messages may be purged once their removal is confirmed.
     removed: Vec<Removal>,
+}
+
+/// A write that was gathered.
+#[derive(Debug)]
+struct Written {
+    subject: String,
+    offset: u64,
+    bytes: usize,
+    /// How many messages were gathered before those of it.
+    behind: usize,
 }
 
 /// A file that is gone.
@@ -83,8 +95,7 @@ impl Publisher {
         if self.has_failed() {
             return Err(io::Error::other("a change was not confirmed before"));
         }
-        let messages = mem::take(&mut state.gathered);
-        state.gathered_bytes = 0;
+        let messages = state.take();
         let id = |sequence: u64| format!("{}.{sequence}", self.claim);
         let before = state.last;
         let published = publish(&self.cluster, &messages, before, id);
@@ -110,18 +121,43 @@ impl Publisher {
     }
 }
 
+impl State {
+    fn gather(&mut self, subject: String, change: Change<'_>) {
+        // The journal marks the end of what was synced, and overwrites the mark with what comes next: two writes, of which
+        // only the second matters, and a message for each of them would make each sync take twice as long.
+        if let (Some(before), Change::Write { offset, bytes }) = (&self.written, change)
+            && (before.offset, before.subject.as_str()) == (offset, subject.as_str())
+            && before.bytes <= bytes.len()
+        {
+            let replaced = self.gathered.drain(before.behind..);
+            self.gathered_bytes -= replaced.map(|message| message.payload.len()).sum::<usize>();
+        }
+        let behind = self.gathered.len();
+        for payload in encode(change) {
+            self.gathered_bytes += payload.len();
+            self.gathered.push(Message { subject: subject.clone(), payload });
+        }
+        self.written = None;
+        match change {
+            Change::Write { offset, bytes } => {
+                self.written = Some(Written { subject, offset, bytes: bytes.len(), behind });
+            }
+            Change::Remove => self.removed.push(Removal { subject, behind }),
+            Change::Create | Change::Truncate { .. } | Change::Place { .. } => {}
+        }
+    }
+
+    /// What has gathered.
+    fn take(&mut self) -> Vec<Message> {
+        (self.gathered_bytes, self.written) = (0, None);
+        mem::take(&mut self.gathered)
+    }
+}
+
 impl Mirror for Publisher {
     fn note(&self, file: &str, change: Change<'_>) -> io::Result<()> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let subject = format!("{}{file}", self.files);
-        if change == Change::Remove {
-            let behind = state.gathered.len();
-            state.removed.push(Removal { subject: subject.clone(), behind });
-        }
-        for payload in encode(change) {
-            state.gathered_bytes += payload.len();
-            state.gathered.push(Message { subject: subject.clone(), payload });
-        }
+        state.gather(format!("{}{file}", self.files), change);
         if state.gathered_bytes > GATHERED_BYTES_MAX { self.flush_state(&mut state) } else { Ok(()) }
     }
 
@@ -211,5 +247,54 @@ async fn send(cluster: &Cluster, message: &Message, last: u64, id: &str) -> Resu
 async fn purge(cluster: Cluster, subject: String, removal: u64) {
     if let Err(error) = cluster.purge(&subject, removal).await {
         tracing::warn!(%error, subject, "The next owner tries again.");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::change::{Piece, decode};
+    use super::*;
+
+    fn write(offset: u64, bytes: &[u8]) -> Change<'_> {
+        Change::Write { offset, bytes }
+    }
+
+    fn gathered(state: &mut State) -> Vec<(String, Piece)> {
+        let messages = state.take().into_iter();
+        messages.map(|Message { subject, payload }| (subject, decode(payload).unwrap())).collect()
+    }
+
+    fn written(subject: &str, offset: u64, bytes: &'static [u8]) -> (String, Piece) {
+        (subject.to_owned(), Piece::Write { offset, bytes: Bytes::from_static(bytes) })
+    }
+
+    #[test]
+    fn a_write_takes_the_place_of_the_one_before_it_that_it_covers_whole() {
+        let mut state = State::default();
+        state.gather("a".to_owned(), write(0, b"frames"));
+        state.gather("a".to_owned(), write(6, b"mark"));
+        state.gather("a".to_owned(), write(6, b"more frames"));
+        let bytes = state.gathered.iter().map(|message| message.payload.len()).sum::<usize>();
+        assert_eq!(state.gathered_bytes, bytes);
+        assert_eq!(gathered(&mut state), [written("a", 0, b"frames"), written("a", 6, b"more frames")]);
+        // What was sent is sent.
+        state.gather("a".to_owned(), write(6, b"more frames"));
+        assert_eq!(gathered(&mut state), [written("a", 6, b"more frames")]);
+    }
+
+    #[test]
+    fn a_write_that_covers_not_all_of_the_one_before_it_comes_behind_it() {
+        for (subject, after) in [("a", write(0, b"mar")), ("a", write(1, b"mark")), ("b", write(0, b"mark"))] {
+            let mut state = State::default();
+            state.gather("a".to_owned(), write(0, b"mark"));
+            state.gather(subject.to_owned(), after);
+            assert_eq!(gathered(&mut state).len(), 2, "{subject} {after:?}");
+        }
+        let mut state = State::default();
+        state.gather("a".to_owned(), write(0, b"mark"));
+        state.gather("b".to_owned(), Change::Remove);
+        state.gather("a".to_owned(), write(0, b"mark"));
+        assert_eq!(state.removed[0].behind, 1);
+        assert_eq!(gathered(&mut state).len(), 3);
     }
 }
