@@ -29,7 +29,7 @@ const CLAIM_TTL_HERE: Duration = Duration::from_secs(3);
 const RENEW_PERIOD: Duration = Duration::from_secs(1);
 /// How long the pause is after a renewal that failed.
 const RENEW_PAUSE: Duration = Duration::from_millis(100);
-/// How long an owner that stops tries to say so, and then to give the entry up.
+/// How long an owner tries to write what has to be known at that moment, as that it stops.
 const INSIST_PATIENCE: Duration = Duration::from_secs(3);
 /// How long one try to reach an owner waits.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -89,7 +89,7 @@ impl Watched {
             || owner.id.is_empty()
             || since.elapsed() >= CLAIM_TTL
             // Nobody else can listen where this front does.
-            || (owner.address == own.address && since.elapsed() >= CLAIM_TTL_HERE)
+            || (is_same_place(owner, own) && since.elapsed() >= CLAIM_TTL_HERE)
             || (!owner.draining && is_refused(&owner.address).await)
     }
 
@@ -142,7 +142,7 @@ impl Claim {
     /// Tells the others not to take the journal although nothing will listen here: it is given up in order.
     pub(crate) async fn drain(&mut self) {
         self.owner.draining = true;
-        if let Err(error) = self.insist(&self.owner.clone()).await {
+        if let Err(error) = self.confirm().await {
             tracing::warn!(%error, "The other brokers don't know that this one is stopping.");
         }
     }
@@ -156,6 +156,11 @@ impl Claim {
                 tracing::warn!(%error, "The claim on the journal was not given up; others wait until it has run out.");
             }
         }
+    }
+
+    /// Makes sure that the journal is still this front's.
+    pub(super) async fn confirm(&mut self) -> Result<(), Failure> {
+        self.insist(&self.owner.clone()).await
     }
 
     /// Renews the claim once.
@@ -200,6 +205,11 @@ impl Claim {
             }
         }
     }
+}
+
+/// Whether both listen, or listened, at one address. Copies listen nowhere.
+fn is_same_place(one: &Owner, other: &Owner) -> bool {
+    !one.address.is_empty() && one.address == other.address
 }
 
 /// The revision of an owner's entry, when it is not `known` any more.
@@ -286,6 +296,21 @@ mod tests {
         let own = owner("own", "here:8085");
         for found in [None, entry(7, "own"), entry(6, "other")] {
             assert!(matches!(next_revision(7, &own, found), Err(Failure::Request { .. })));
+        }
+    }
+
+    /// The time is the runtime's.
+    #[tokio::test(start_paused = true)]
+    async fn an_entry_with_the_own_address_is_free_after_a_moment_and_that_of_a_copy_is_not() {
+        for (address, is_free) in [("here:8085", true), ("", false)] {
+            let there = Owner { draining: true, ..owner("other", address) };
+            let watched = Watched { seen: Some((Entry { revision: 7, owner: there }, Instant::now())) };
+            let own = owner("own", address);
+            assert!(!watched.is_free(&own).await, "{address}");
+            tokio::time::advance(CLAIM_TTL_HERE).await;
+            assert_eq!(watched.is_free(&own).await, is_free, "{address}");
+            tokio::time::advance(CLAIM_TTL).await;
+            assert!(watched.is_free(&own).await, "{address}");
         }
     }
 

@@ -72,12 +72,21 @@ pub(crate) async fn copy_out(target: &Target, to: &Path) -> Result<Transferred, 
     }
     let cluster = Cluster::join(target).await?;
     let (mut claim, own) = take(&cluster).await?;
+    let part = with_suffix(to);
     let copied = tokio::select! {
-        copied = outward(&cluster, &own, to) => copied,
+        copied = outward(&cluster, &own, part.clone()) => copied,
         failure = claim.keep() => Err(failure),
     };
+    let placed = match copied {
+        // Not before it is sure that nobody has taken the journal, and served it, meanwhile.
+        Ok(moved) => claim.confirm().await.and_then(|()| {
+            let placed = place(&part, to).map_err(|source| Failure::Directory { dir: to.to_owned(), source });
+            placed.map(|()| moved)
+        }),
+        Err(failure) => Err(failure),
+    };
     claim.release().await;
-    copied
+    placed
 }
 
 /// Becomes the owner of a journal that nobody serves, without an address to forward to.
@@ -150,8 +159,8 @@ impl Inward<'_> {
     }
 }
 
-async fn outward(cluster: &Cluster, own: &Owner, to: &Path) -> Result<Transferred, Failure> {
-    let part = with_suffix(to);
+/// Makes a directory that is whole and durable.
+async fn outward(cluster: &Cluster, own: &Owner, part: PathBuf) -> Result<Transferred, Failure> {
     let mut copy = Copy::empty(part.clone(), cluster)?;
     loop {
         let changes = cluster.after(copy.last).await?;
@@ -167,14 +176,16 @@ async fn outward(cluster: &Cluster, own: &Owner, to: &Path) -> Result<Transferre
         }
     }
     drop(copy);
-    tokio::task::block_in_place(|| {
+    // Elsewhere, since the claim has to be kept for as long as this takes.
+    let finished = tokio::task::spawn_blocking(move || {
         embedded::check(&part)?;
-        place(&part, to).map_err(|source| Failure::Directory { dir: to.to_owned(), source })
-    })
+        finish(&part).map_err(|source| Failure::Directory { dir: part, source })
+    });
+    finished.await.map_err(|_| embedded::Failure::Ended("the check of the copy"))?
 }
 
-/// Makes a directory durable, and gives it its name.
-fn place(part: &Path, to: &Path) -> io::Result<Transferred> {
+/// Makes a directory durable, without what is no part of a journal.
+fn finish(part: &Path) -> io::Result<Transferred> {
     let mut moved = Transferred::default();
     for entry in fs::read_dir(part)? {
         let entry = entry?;
@@ -189,10 +200,14 @@ fn place(part: &Path, to: &Path) -> io::Result<Transferred> {
         moved.bytes += file.metadata()?.len();
     }
     File::open(part)?.sync_all()?;
+    Ok(moved)
+}
+
+/// Gives a directory its name.
+fn place(part: &Path, to: &Path) -> io::Result<()> {
     fs::rename(part, to)?;
     let above = fs::canonicalize(to)?;
-    above.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())?;
-    Ok(moved)
+    above.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())
 }
 
 fn with_suffix(dir: &Path) -> PathBuf {
