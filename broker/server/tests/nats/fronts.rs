@@ -176,7 +176,6 @@ async fn every_publish_that_was_confirmed_is_delivered_although_each_server_of_t
         let begun = Instant::now();
         for number in 0..20 {
             let text = format!("{server}-{number}");
-            // A broker that has lost its claim would end here; an election is no reason to.
             while let Err(status) = client.publish(vec![message(&text)]).await {
                 assert!(begun.elapsed() < TAKEOVER_PATIENCE, "{status}");
             }
@@ -190,6 +189,8 @@ async fn every_publish_that_was_confirmed_is_delivered_although_each_server_of_t
         assert!(begun.elapsed() < PATIENCE, "only {received:?} came");
         received.extend(texts(&client.pull(1_000).await));
     }
+    // An election is no reason to.
+    assert!(!front.process.log.try_iter().any(|line| line.contains("given the journal up")));
     front.process.kill();
 }
 
