@@ -161,7 +161,7 @@ impl House {
         if let Ok(Ended::InOrder) = outcome {
             return Ok(None);
         }
-        let by_cluster = way.has_failed();
+        let by_cluster = way.has_lost();
         // A broker that was told to stop has ended its server, and does not follow any more.
         let goes_on = !token.is_cancelled() && !server.is_finished();
         role.send_replace(Role::Nobody);

@@ -1,12 +1,13 @@
 //! Servers that ask for more than an address, and servers that are none.
 
 use std::process::Command;
+use std::time::Instant;
 
 use tempfile::TempDir;
 
 use crate::engine::NatsServer;
 use crate::front::{Front, create};
-use crate::harness::texts;
+use crate::harness::{PATIENCE, message, texts};
 use crate::started::broker;
 
 /// Why a broker does not start on these servers.
@@ -63,4 +64,27 @@ async fn a_server_is_talked_to_by_tls_when_its_certificate_is_trusted_and_not_at
     assert_eq!(texts(&client.pull_all(1).await), ["a"]);
     let why = refused(&url);
     assert!(why.to_lowercase().contains("certificate"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_messages_as_large_as_changes_is_refused() {
+    let nats = NatsServer::start_with("max_payload: 65536");
+    let why = refused(&nats.url);
+    assert!(why.contains("takes messages of 65536 bytes"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_ends_with_the_reason_when_the_servers_have_no_more_room() {
+    let limits = "accounts { ours { jetstream { max_file: 2000000 }, users [ { user: orders, password: ours } ] } }";
+    let nats = NatsServer::start_with(limits);
+    let front = Front::join(&nats.url.replace("nats://", "nats://orders:ours@"));
+    let client = front.client().await;
+    create(&client).await;
+    let begun = Instant::now();
+    // Less than that cannot be confirmed.
+    while client.publish(vec![message(&"x".repeat(100_000))]).await.is_ok() {
+        assert!(begun.elapsed() < PATIENCE, "there is always room");
+    }
+    front.process.until_logged("the cluster takes no more changes");
+    assert_eq!(front.process.terminate(), Some(1));
 }

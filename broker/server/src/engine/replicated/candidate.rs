@@ -84,9 +84,9 @@ impl Member {
 }
 
 impl Way {
-    /// Whether an engine that failed did so because the cluster did not take a change of it.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.publisher.has_failed()
+    /// Whether an engine that failed did so because the cluster did not take a change of it, and may take one again.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.publisher.has_lost()
     }
 
     /// Publishes nothing any more. The engine fails with its next change.
@@ -195,7 +195,7 @@ impl Candidate {
         };
         let running = match opened {
             Ok(running) => running,
-            Err(failure) if publisher.has_failed() => return Err(Failure::Lost(failure.to_string())),
+            Err(failure) if publisher.has_lost() => return Err(Failure::Lost(failure.to_string())),
             Err(failure) => return Err(failure.into()),
         };
         let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -8,11 +8,15 @@ use bytes::{BufMut, Bytes, BytesMut};
 use crate::engine::embedded::Change;
 
 /// Messages carry at most this many bytes of a file; servers allow a mebibyte unless they are told otherwise.
-pub(super) const PIECE_BYTES_MAX: usize = 512 << 10;
+const PIECE_BYTES_MAX: usize = 512 << 10;
 /// The version of this encoding.
 const VERSION: u8 = 1;
 /// What stands before the bytes: version, kind and number.
 const HEAD_BYTES: usize = 1 + 1 + 8;
+/// Room for the headers that say which message it is and which one it follows.
+const HEADERS_BYTES_MAX: usize = 1 << 10;
+/// The largest message that a server has to take.
+pub(super) const MESSAGE_BYTES_MAX: usize = HEADERS_BYTES_MAX + HEAD_BYTES + PIECE_BYTES_MAX;
 
 const CREATE: u8 = 1;
 const WRITE: u8 = 2;

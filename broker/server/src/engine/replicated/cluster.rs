@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
 
+use super::change::MESSAGE_BYTES_MAX;
 use super::failure::Failure;
 use super::options::{Credentials, EngineAddress, EngineName, Replicas, Target};
 
@@ -61,6 +62,7 @@ impl Cluster {
         let client = connect(target).await?;
         let server = client.server_info();
         check_version(&server.server_name, &server.version)?;
+        check_payload(&server.server_name, server.max_payload)?;
         if !server.jetstream {
             return Err(Failure::NoJetStream(server.server_name));
         }
@@ -270,6 +272,13 @@ pub(super) fn check_version(server: &str, version: &str) -> Result<(), Failure> 
             Err(Failure::Version { server, version, needed: SERVER_VERSION_MIN_TEXT })
         }
     }
+}
+
+fn check_payload(server: &str, found: usize) -> Result<(), Failure> {
+    if found >= MESSAGE_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Failure::Payload { server: server.to_owned(), found, needed: MESSAGE_BYTES_MAX })
 }
 
 /// Tries again while the cluster is not ready, but not when it has said that something can't be.

@@ -19,6 +19,11 @@ pub(crate) enum Failure {
     /// The server has JetStream turned off.
     #[error("NATS server `{0}` has JetStream turned off; start it with `jetstream {{}}` in its configuration")]
     NoJetStream(String),
+    /// The server takes no messages that are large enough.
+    #[error(
+        "NATS server `{server}` takes messages of {found} bytes (max_payload); changes of a journal have up to {needed}"
+    )]
+    Payload { server: String, found: usize, needed: usize },
     /// There are not enough servers for the replicas.
     #[error("the cluster can't keep {replicas} replicas (--engine-replicas, BROKER_ENGINE_REPLICAS): {why}")]
     Replicas { replicas: usize, why: String },
@@ -61,6 +66,9 @@ pub(crate) enum Failure {
     /// The cluster confirmed nothing for too long.
     #[error("the cluster confirmed no change for {} s: {why}", waited.as_secs())]
     Unconfirmed { waited: Duration, why: String },
+    /// The cluster has refused a change, and would refuse it again.
+    #[error("the cluster takes no more changes: {0}")]
+    Refused(String),
     /// The engine can't start.
     #[error(transparent)]
     Engine(#[from] embedded::Failure),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
@@ -38,6 +39,8 @@ pub(super) struct Publisher {
     over: CancellationToken,
     /// Something was not confirmed. It is never tried again: nobody knows what the cluster has of it.
     failed: AtomicBool,
+    /// It was refused for good.
+    refused: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -83,16 +86,17 @@ impl Publisher {
     pub(super) fn new(cluster: Cluster, claim: u64, runtime: Handle, over: CancellationToken) -> Self {
         let files = cluster.file_subjects();
         let state = Mutex::new(State { last: claim, ..Default::default() });
-        Self { cluster, runtime, files, claim, over, failed: AtomicBool::new(false), state }
+        let [failed, refused] = [false, false].map(AtomicBool::new);
+        Self { cluster, runtime, files, claim, over, failed, refused, state }
     }
 
-    /// Whether it was the cluster that did not take a change.
-    pub(super) fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
+    /// Whether the cluster did not take a change, and may take one again: from the next owner, or later.
+    pub(super) fn has_lost(&self) -> bool {
+        self.failed.load(Ordering::Acquire) && !self.refused.load(Ordering::Acquire)
     }
 
     fn flush_state(&self, state: &mut State) -> io::Result<()> {
-        if self.has_failed() {
+        if self.failed.load(Ordering::Acquire) {
             return Err(io::Error::other("a change was not confirmed before"));
         }
         let messages = state.take();
@@ -109,6 +113,11 @@ impl Publisher {
         match self.runtime.block_on(published) {
             Ok(last) => state.last = last,
             Err(failure) => {
+                if matches!(failure, Failure::Refused(_)) {
+                    // What ends the engine says only which of its files it could not write.
+                    tracing::error!(error = %failure, "The NATS servers would refuse this change again.");
+                    self.refused.store(true, Ordering::Release);
+                }
                 self.failed.store(true, Ordering::Release);
                 return Err(io::Error::other(failure));
             }
@@ -218,6 +227,7 @@ async fn publish_one(
         let (kind, why) = match send(cluster, message, last, id).await {
             Ok(sequence) if sequence == last + 1 => return Ok(()),
             Ok(sequence) => return Err(Failure::Lost(format!("change {} was stored as {sequence}", last + 1))),
+            Err(error) if is_final(&error) => return Err(Failure::Refused(error.to_string())),
             Err(error) => (error.kind(), error.to_string()),
         };
         if kind == PublishErrorKind::WrongLastSequence {
@@ -234,6 +244,18 @@ async fn publish_one(
         tracing::warn!(why, "The cluster has not confirmed a change yet; it is sent again.");
         sleep(PAUSE).await;
     }
+}
+
+/// Whether the same message would be refused again: it is too large, or the servers have no more room for the account.
+fn is_final(error: &PublishError) -> bool {
+    const FULL: [ErrorCode; 3] = [
+        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
+        ErrorCode::INSUFFICIENT_RESOURCES,
+        ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+    ];
+    let answer = std::error::Error::source(error).and_then(|source| source.downcast_ref::<jetstream::Error>());
+    error.kind() == PublishErrorKind::MaxPayloadExceeded
+        || answer.is_some_and(|answer| FULL.contains(&answer.error_code()))
 }
 
 async fn send(cluster: &Cluster, message: &Message, last: u64, id: &str) -> Result<u64, PublishError> {
