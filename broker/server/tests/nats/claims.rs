@@ -78,3 +78,26 @@ async fn a_broker_does_not_take_a_journal_that_it_has_not_read() {
     assert!(why.contains("can't be understood"), "{why}");
     assert_eq!(entry(&owners).await.revision, before, "it took the journal first");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_takes_the_journal_reads_on_when_a_message_is_gone_that_it_has_not_read() {
+    let nats = NatsServer::start();
+    let front = Front::join(&nats.url);
+    create(&front.client().await).await;
+    assert_eq!(front.process.terminate(), Some(0));
+    let context = async_nats::jetstream::new(async_nats::connect(&nats.url).await.unwrap());
+    let says = async || {
+        let sent = context.publish("orderflow.main.claim", "another".into()).await.unwrap();
+        sent.await.unwrap().sequence
+    };
+    let gone = says().await;
+    context.get_stream("orderflow-main").await.unwrap().delete_message(gone).await.unwrap();
+    let owners = owners(&nats).await;
+    let before = entry(&owners).await.revision;
+    let front = Front::join(&nats.url);
+    // It has the entry, and has renewed it, so it tries to go on behind the last message that it could read.
+    let taken = async { while entry(&owners).await.revision < before + 2 {} };
+    timeout(PATIENCE, taken).await.expect("nobody takes the journal");
+    says().await;
+    front.process.until_logged("This broker owns the journal now.");
+}

@@ -228,6 +228,8 @@ impl Candidate {
             if let Some(claim) = publisher::claim(cluster, &owner.id, self.copy.last).await? {
                 return Ok(claim);
             }
+            // What came behind is not known here yet.
+            sleep(FOLLOW_PAUSE).await;
         }
     }
 }

@@ -189,8 +189,9 @@ impl fmt::Debug for Publisher {
 /// claim, from which on nobody else's changes are taken; with none when the stream has gone on.
 pub(super) async fn claim(cluster: &Cluster, owner: &str, last: u64) -> Result<Option<u64>, Failure> {
     let message = Message { subject: cluster.claim_subject(), payload: Bytes::copy_from_slice(owner.as_bytes()) };
-    match publish(cluster, &[message], last, |sequence| format!("claim.{owner}.{sequence}")).await {
-        Ok(claim) => Ok(Some(claim)),
+    let id = format!("claim.{owner}.{}", last + 1);
+    match publish_one(cluster, &message, last, PATIENCE, &id, Unknown::Others).await {
+        Ok(()) => Ok(Some(last + 1)),
         Err(Failure::Lost(_)) => Ok(None),
         Err(failure) => Err(failure),
     }
@@ -208,10 +209,19 @@ pub(super) async fn publish(
     id: impl Fn(u64) -> String,
 ) -> Result<u64, Failure> {
     for message in messages {
-        publish_one(cluster, message, last, PATIENCE, &id(last + 1)).await?;
+        publish_one(cluster, message, last, PATIENCE, &id(last + 1), Unknown::Own).await?;
         last += 1;
     }
     Ok(last)
+}
+
+/// Whose message has the number that one was to have, when that can't be learned.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unknown {
+    /// It may be the one that was sent, so that one is sent again.
+    Own,
+    /// Somebody else's, for somebody who reads on then. It may be gone: then nobody can tell, however often it is asked.
+    Others,
 }
 
 /// Publishes a message right behind `last`, and sends it again until it is confirmed or can't be any more.
@@ -221,6 +231,7 @@ async fn publish_one(
     last: u64,
     patience: Duration,
     id: &str,
+    unknown: Unknown,
 ) -> Result<(), Failure> {
     let begun = Instant::now();
     loop {
@@ -235,6 +246,7 @@ async fn publish_one(
                 // It had been stored, and its confirmation was lost.
                 Some(found) if found == id => return Ok(()),
                 Some(_) => return Err(Failure::Lost(why)),
+                None if unknown == Unknown::Others => return Err(Failure::Lost(why)),
                 None => {}
             }
         }
