@@ -128,12 +128,15 @@ impl Claim {
     pub(crate) async fn keep(&mut self) -> Failure {
         loop {
             sleep(RENEW_PERIOD).await;
+            let mut is_told = false;
             while let Err(failure) = self.renew().await {
                 match failure {
                     Failure::Lost(_) => return failure,
                     other if self.renewed.elapsed() >= CLAIM_GIVE_UP => return Failure::Lost(other.to_string()),
-                    other => tracing::warn!(error = %other, "The claim on the journal is not renewed yet."),
+                    other if !is_told => tracing::warn!(error = %other, "The claim on the journal is not renewed yet."),
+                    _ => {}
                 }
+                is_told = true;
                 sleep(RENEW_PAUSE).await;
             }
         }

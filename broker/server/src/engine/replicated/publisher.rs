@@ -234,6 +234,7 @@ async fn publish_one(
     unknown: Unknown,
 ) -> Result<(), Failure> {
     let begun = Instant::now();
+    let mut is_told = false;
     loop {
         let (kind, why) = match send(cluster, message, last, id).await {
             Ok(sequence) if sequence == last + 1 => return Ok(()),
@@ -253,7 +254,9 @@ async fn publish_one(
         if begun.elapsed() >= patience {
             return Err(Failure::Unconfirmed { waited: patience, why });
         }
-        tracing::warn!(why, "The cluster has not confirmed a change yet; it is sent again.");
+        if !mem::replace(&mut is_told, true) {
+            tracing::warn!(why, "The cluster has not confirmed a change yet; it is sent again.");
+        }
         sleep(PAUSE).await;
     }
 }
