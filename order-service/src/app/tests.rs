@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ struct Memory {
     /// The app on this store, and the outcome that arrives during the next read.
     arrives_during_read: Mutex<Option<PaymentOutcome>>,
     app: OnceLock<App<Memory>>,
+    /// How many of the next reads fail, as while a database is away.
+    reads_failing: AtomicUsize,
 }
 
 impl Orders for Memory {
@@ -52,6 +55,10 @@ impl Orders for Memory {
     }
 
     async fn order(&self, id: OrderId) -> Result<Option<Order>, StoreError> {
+        let fails = |left: usize| left.checked_sub(1);
+        if self.reads_failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails).is_ok() {
+            return Err(StoreError::Unavailable("the database is away".into()));
+        }
         let read = self.orders.lock().unwrap().get(&id).cloned();
         let arriving = self.arrives_during_read.lock().unwrap().take();
         if let (Some(outcome), Some(app)) = (arriving, self.app.get()) {
@@ -162,6 +169,19 @@ async fn a_watcher_that_was_too_slow_reads_the_order_again() {
         app.watchers.tell(&order);
     }
     assert_eq!(statuses(watch).await, [OrderStatus::PendingPayment, PAID]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_sees_what_another_instance_has_done_also_when_the_database_was_away_meanwhile() {
+    let app = app();
+    let order = placed(&app).await;
+    let watch = app.watch(order.id).await.unwrap();
+    // Nobody here is told: it is done by another process.
+    let now = app.now();
+    app.store.change(None, order.id, move |order| order.settle(captured(), now)).await.unwrap();
+    app.store.reads_failing.store(2, Ordering::SeqCst);
+    assert_eq!(statuses(watch).await, [OrderStatus::PendingPayment, PAID]);
+    assert_eq!(app.store.reads_failing.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]

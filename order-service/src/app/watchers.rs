@@ -1,9 +1,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use super::{Error, Orders};
+use super::{Error, Orders, StoreError};
 use crate::domain::{Order, OrderId};
 
 /// Watches that may be open at once.
@@ -11,6 +12,10 @@ pub(crate) const WATCHES_MAX: usize = 10_000;
 
 /// Changes of one order that wait for a slow watcher; when more come, it reads the order again instead.
 const CHANGES_WAITING_MAX: usize = 8;
+
+/// How long a watch waits to be told of a change before it looks all the same, in milliseconds: another instance on the same
+/// database tells only those who watch there.
+const WATCH_POLL_MS: u64 = 1_000;
 
 /// Who wants to hear of which order. Orders that nobody watches take no room.
 #[derive(Debug, Default)]
@@ -108,14 +113,21 @@ impl<S: Orders> Watch<S> {
         Ok(None)
     }
 
+    /// What may be a change: the order as somebody here has changed it, or as it stands now.
     async fn change(&mut self) -> Result<Order, Error> {
-        match self.subscription.changes.recv().await {
-            Ok(order) => Ok(order),
-            // Too slow for the channel (it cannot close before its subscription ends): the store knows the rest.
-            Err(RecvError::Lagged(_) | RecvError::Closed) => {
-                let id = self.subscription.id;
-                self.store.order(id).await?.ok_or(Error::NotFound(id))
-            }
+        let (id, patience) = (self.subscription.id, Duration::from_millis(WATCH_POLL_MS));
+        loop {
+            let read = match tokio::time::timeout(patience, self.subscription.changes.recv()).await {
+                Ok(Ok(order)) => return Ok(order),
+                // Too slow for the channel (it cannot close before its subscription ends): the store knows the rest.
+                Ok(Err(RecvError::Lagged(_) | RecvError::Closed)) => self.store.order(id).await,
+                Err(_) => match self.store.order(id).await {
+                    // Nothing was missed so far as anybody knows: the next look tells.
+                    Err(StoreError::Unavailable(_)) => continue,
+                    read => read,
+                },
+            };
+            return read?.ok_or(Error::NotFound(id));
         }
     }
 }

@@ -357,15 +357,27 @@ async fn an_unavailable_database_makes_outcomes_wait_and_is_not_a_failed_attempt
 #[tokio::test]
 async fn a_watcher_sees_the_order_end() {
     let harness = Harness::start().await;
-    let id = harness.place("k").await;
+    watch_to_the_end(&harness, &harness).await;
+}
+
+#[tokio::test]
+async fn a_watcher_sees_an_end_that_another_instance_was_told() {
+    let harness = Harness::start().await;
+    watch_to_the_end(&harness, &harness.beside().await).await;
+}
+
+/// Watches an order at one instance, from its acceptance to its end, of which the message comes to `told`.
+async fn watch_to_the_end(watched: &Harness, told: &Harness) {
+    let id = watched.place("k").await;
     let request = Request::new(wire::WatchOrderRequest { order_id: id.clone() });
-    let mut stream = harness.rpc.watch_order(request).await.unwrap().into_inner();
+    let mut stream = watched.rpc.watch_order(request).await.unwrap().into_inner();
     let mut next = async || {
         let item = tokio::time::timeout(DEADLINE, stream.next()).await.expect("the stream hangs");
         item.map(|item| item.unwrap().order.unwrap().status())
     };
     assert_eq!(next().await, Some(wire::OrderStatus::PendingPayment));
-    harness.handle(&message("m", CAPTURED, captured(&id, eur(1_200)).encode_to_vec())).await;
+    let capture = message("m", CAPTURED, captured(&id, eur(1_200)).encode_to_vec());
+    assert_eq!(told.handle(&capture).await, Outcome::Done);
     assert_eq!(next().await, Some(wire::OrderStatus::Paid));
     assert_eq!(next().await, None);
 }
