@@ -20,6 +20,16 @@ use crate::terminal;
 const LOG_LINE_BYTES_MAX: u64 = 64 * 1024;
 /// Signals that wait for one child: more than a person can type before they are delivered.
 const SIGNALS_MAX: usize = 8;
+/// What a child does not inherit of our environment. One address can't be that of every part: the arguments say which is
+/// whose. And they say what keeps the journal; a broker of a stack is not to join a cluster that somebody works with.
+const NOT_INHERITED: [&str; 6] = [
+    "METRICS_LISTEN",
+    "BROKER_METRICS_LISTEN",
+    "BROKER_ADVERTISE",
+    "BROKER_ENGINE",
+    "BROKER_ENGINE_NAME",
+    "BROKER_ENGINE_REPLICAS",
+];
 
 /// A variable of the environment.
 pub(crate) type Variable = (String, String);
@@ -59,10 +69,10 @@ impl Running {
         let log = File::options().create(true).append(true).open(&path)?;
         let (output, output_end) = io::pipe()?;
         let mut command = Command::from(layout.command(part, &launch.executable)?);
+        for variable in NOT_INHERITED {
+            command.env_remove(variable);
+        }
         command
-            // One address can't be that of every part; the arguments say which is whose.
-            .env_remove("METRICS_LISTEN")
-            .env_remove("BROKER_METRICS_LISTEN")
             // Colours belong on a terminal; the log is a file.
             .env("NO_COLOR", "1")
             .envs(env.iter().map(|(name, value)| (name, value)))

@@ -54,7 +54,18 @@ impl Stack {
 
     /// Starts a stack with its folder, ports and flags.
     pub(crate) async fn start_in(folder: Arc<TempDir>, ports: BTreeMap<Part, u16>, flags: Vec<String>) -> Self {
+        Self::start_amid(&[], folder, ports, flags).await
+    }
+
+    /// The same with more in the environment of the runner.
+    pub(crate) async fn start_amid(
+        environment: &[(&str, &str)],
+        folder: Arc<TempDir>,
+        ports: BTreeMap<Part, u16>,
+        flags: Vec<String>,
+    ) -> Self {
         let mut command = up(folder.path(), &ports);
+        command.envs(environment.iter().copied());
         let mut runner = command.args(&flags).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = Arc::new(Mutex::new(Vec::new()));
         collect(runner.stdout.take().unwrap(), &output);

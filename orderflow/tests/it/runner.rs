@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
 
 use orderflow::Part;
 use rustix::process::{Pid, Signal, getpgid};
@@ -105,6 +106,21 @@ async fn a_killed_runner_leaves_no_child_behind() {
     // What the killed runner left behind (lock, socket, ports) is in nobody's way.
     let stack = stack.again().await;
     assert_eq!(stack.processes().await.len(), Part::ALL.len());
+}
+
+#[tokio::test]
+async fn a_stack_keeps_its_own_journal_whatever_cluster_the_environment_names() {
+    // Nobody listens on port 1: a broker that looked there would not get ready.
+    let cluster = [
+        ("BROKER_ENGINE", "nats://127.0.0.1:1"),
+        ("BROKER_ENGINE_NAME", "another"),
+        ("BROKER_ENGINE_REPLICAS", "1"),
+        ("BROKER_ADVERTISE", "127.0.0.1:1"),
+    ];
+    let ports = Part::ALL.into_iter().zip(free_ports()).collect();
+    let stack = Stack::start_amid(&cluster, Arc::new(TempDir::new().unwrap()), ports, Vec::new()).await;
+    assert_eq!(stack.processes().await.len(), Part::ALL.len());
+    assert!(stack.folder().join("broker").is_dir());
 }
 
 #[tokio::test]
