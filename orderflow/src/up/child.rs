@@ -82,13 +82,15 @@ impl Running {
             .stderr(output_end)
             // ctrl-c is for the runner alone: it ends its children in order.
             .process_group(0);
+        // Before the child: it ends with the last writing end of the pipe, and nothing is left of either if this fails.
+        let voice = launch.voice;
+        thread::Builder::new().name(format!("{part} log")).spawn(move || copy_output(part, output, log, voice))?;
         let mut child = command.spawn()?;
         drop(command);
 
         let pid = child.id().ok_or_else(|| io::Error::other("the child was gone at once"))?;
-        let watch = Watch::over(part.part, pid)?;
-        let voice = launch.voice;
-        thread::Builder::new().name(format!("{part} log")).spawn(move || copy_output(part, output, log, voice))?;
+        // A server that nobody watches would outlive us.
+        let watch = Watch::over(part.part, pid).inspect_err(|_| drop(child.start_kill()))?;
         let (signals, signals_rx) = mpsc::channel(SIGNALS_MAX);
         let (exit_tx, exit) = watch::channel(None);
         // `Child::wait` would close the pipe before it waits.
