@@ -17,8 +17,9 @@ use crate::part::{Instance, Part};
 const MESSAGE_BYTES_MAX: u64 = 64 * 1024;
 /// How long a runner may take to tell how its parts are.
 const STATUS_WITHIN: Duration = Duration::from_secs(10);
-/// How long it may take to start or to end a part: longer than it gives the part itself.
-const CHANGE_WITHIN: Duration = Duration::from_secs(60);
+/// How long it may take to start or to end a part: longer than the runner gives the part itself, and PostgreSQL, of which
+/// something may be left that has to go before.
+pub(super) const CHANGE_WITHIN: Duration = Duration::from_secs(75);
 
 /// What the runner is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,11 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::sync::oneshot;
 use tokio::time;
 use tokio_util::task::TaskTracker;
 
 use super::child::{Launch, Running, Variable, Voice};
-use super::control::{PartStatus, Reply, Request};
+use super::control::{CHANGE_WITHIN, PartStatus, Reply, Request};
 use super::layout::Layout;
 use super::{Error, welcome};
 use crate::part::{Instance, Part};
@@ -28,6 +29,8 @@ const JOINED_WITHIN: Duration = Duration::from_secs(50);
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// How long what is left of a killed PostgreSQL server may keep the next one from starting.
 const LEFTOVERS_GO_WITHIN: Duration = Duration::from_secs(10);
+// Whoever asks for a start from another terminal hears how the longest one ended.
+const _: () = assert!(CHANGE_WITHIN.as_secs() > LEFTOVERS_GO_WITHIN.as_secs() + JOINED_WITHIN.as_secs());
 /// The pause until it is tried again.
 const LEFTOVERS_POLL: Duration = Duration::from_millis(200);
 /// How often a starting part is asked whether it is ready.
@@ -107,20 +110,28 @@ impl Stack {
     pub(crate) async fn start_with(self: &Arc<Self>, part: Instance, env: &[Variable]) -> Result<u32, Error> {
         let patience = time::Instant::now() + LEFTOVERS_GO_WITHIN;
         loop {
-            match self.start_once(part, env).await {
-                // The port and the memory of a server that was killed stay with its children for a moment.
-                Err(Error::Address { .. } | Error::EndedEarly { .. })
-                    if part.part == Part::Postgres && time::Instant::now() < patience =>
-                {
-                    time::sleep(LEFTOVERS_POLL).await;
-                }
-                outcome => return outcome,
+            let (tried, comes_again) = oneshot::channel();
+            let outcome = self.start_once(part, env, comes_again).await;
+            // The port and the memory of a server that was killed stay with its children for a moment.
+            let again = part.part == Part::Postgres
+                && matches!(outcome, Err(Error::Address { .. } | Error::EndedEarly { .. }))
+                && time::Instant::now() < patience;
+            // Nobody wants to know if nothing was started.
+            let _ = tried.send(again);
+            if !again {
+                return outcome;
             }
+            time::sleep(LEFTOVERS_POLL).await;
         }
     }
 
-    async fn start_once(self: &Arc<Self>, part: Instance, env: &[Variable]) -> Result<u32, Error> {
-        let running = self.spawn(part, env)?;
+    async fn start_once(
+        self: &Arc<Self>,
+        part: Instance,
+        env: &[Variable],
+        comes_again: oneshot::Receiver<bool>,
+    ) -> Result<u32, Error> {
+        let running = self.spawn(part, env, comes_again)?;
         self.ready(part, &running).await?;
         Ok(running.pid)
     }
@@ -190,7 +201,12 @@ impl Stack {
         welcome::text(&self.layout, &self.program, took, self.page)
     }
 
-    fn spawn(self: &Arc<Self>, part: Instance, env: &[Variable]) -> Result<Running, Error> {
+    fn spawn(
+        self: &Arc<Self>,
+        part: Instance,
+        env: &[Variable],
+        comes_again: oneshot::Receiver<bool>,
+    ) -> Result<Running, Error> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.layout.has(part) {
             return Err(Error::NotPlanned { part });
@@ -207,13 +223,18 @@ impl Stack {
         let running = Running::spawn(part, &self.layout, &self.launch, env);
         let running = running.map_err(|source| Error::Spawn { part, source })?;
         slots.insert(part, running.clone());
-        self.watchers.spawn(Arc::clone(self).announce_end(part, running.clone()));
+        self.watchers.spawn(Arc::clone(self).announce_end(part, running.clone(), comes_again));
         Ok(running)
     }
 
-    /// Says in one line that a part has ended, and how it is started again.
-    async fn announce_end(self: Arc<Self>, part: Instance, running: Running) {
+    /// Says in one line that a part has ended, and how it is started again; not of a start that is tried once more, which
+    /// `comes_again` tells when the try is over.
+    async fn announce_end(self: Arc<Self>, part: Instance, running: Running, comes_again: oneshot::Receiver<bool>) {
         let status = running.exited().await;
+        // Who gave up waiting for the start does not try it again.
+        if comes_again.await.unwrap_or(false) {
+            return;
+        }
         if self.launch.voice == Voice::Quiet || self.ending.load(Ordering::SeqCst) {
             return;
         }
