@@ -5,15 +5,22 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Bytes that are copied at a time.
 const COPY_BYTES: usize = 16 * 1024;
+
+/// Connections that one proxy carries at once, each with two file handles; further ones wait until one of them ends.
+const CONNECTIONS_MAX: usize = 1_000;
+
+/// How long nobody is let in after that has failed, in milliseconds.
+const ACCEPT_PAUSE_MS: u64 = 50;
 
 /// What a proxy does with its line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,14 +61,19 @@ impl Proxy {
 
     /// The same on an address of its own.
     pub async fn listen(address: SocketAddr, targets: Vec<SocketAddr>) -> io::Result<Self> {
+        Self::listen_for(CONNECTIONS_MAX, address, targets).await
+    }
+
+    async fn listen_for(connections_max: usize, address: SocketAddr, targets: Vec<SocketAddr>) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let targets = Arc::new(Targets { addresses: targets, next: AtomicUsize::new(0) });
+        let places = Arc::new(Semaphore::new(connections_max));
         let end = CancellationToken::new();
         let knife = end.child_token();
         let (mode, mode_rx) = watch::channel(Mode::Open);
         let (knives, knives_rx) = watch::channel(knife.clone());
-        tokio::spawn(end.clone().run_until_cancelled_owned(accept(listener, targets, mode_rx, knives_rx)));
+        tokio::spawn(end.clone().run_until_cancelled_owned(accept(listener, places, targets, mode_rx, knives_rx)));
         Ok(Self { address, mode, knife: Mutex::new(knife), end, knives })
     }
 
@@ -106,21 +118,28 @@ impl Targets {
 
 async fn accept(
     listener: TcpListener,
+    places: Arc<Semaphore>,
     targets: Arc<Targets>,
     mode: watch::Receiver<Mode>,
     knives: watch::Receiver<CancellationToken>,
 ) {
-    loop {
-        // Out of file handles, most likely: others will be closed.
+    // Nobody closes the semaphore. Who finds no place stays in the system's queue.
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         let Ok((client, _)) = listener.accept().await else {
-            tokio::task::yield_now().await;
+            // Out of file handles, most likely: others will be closed.
+            tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
             continue;
         };
         if *mode.borrow() == Mode::Refusing {
             continue;
         }
         let knife = knives.borrow().clone();
-        tokio::spawn(knife.run_until_cancelled_owned(connect(client, Arc::clone(&targets), mode.clone())));
+        let connection = connect(client, Arc::clone(&targets), mode.clone());
+        tokio::spawn(knife.run_until_cancelled_owned(async move {
+            let ended = connection.await;
+            drop(place);
+            ended
+        }));
     }
 }
 
@@ -151,8 +170,6 @@ async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut mode: watch::
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const DEADLINE: Duration = Duration::from_secs(20);
@@ -214,6 +231,21 @@ mod tests {
         assert!(said_back(&mut streams[0], b"hello").await, "others are left alone");
         drop(one);
         assert!(greeting(&proxy).await.is_none(), "nobody is left");
+    }
+
+    #[tokio::test]
+    async fn who_is_one_too_many_waits_for_a_place() {
+        let server = server(b"1").await;
+        let address = (Ipv4Addr::LOCALHOST, 0).into();
+        let proxy = Proxy::listen_for(2, address, vec![server.address]).await.unwrap();
+        let first = greeting(&proxy).await.unwrap();
+        let _second = greeting(&proxy).await.unwrap();
+        let mut third = TcpStream::connect(proxy.address()).await.unwrap();
+        let early = tokio::time::timeout(Duration::from_millis(100), third.read_u8()).await;
+        assert!(early.is_err(), "there is no place: {early:?}");
+        drop(first);
+        let name = tokio::time::timeout(DEADLINE, third.read_u8()).await.expect("bytes or an end");
+        assert_eq!(name.unwrap(), b'1');
     }
 
     async fn said_back(stream: &mut TcpStream, text: &[u8]) -> bool {
