@@ -104,7 +104,13 @@ impl Postgres {
             let said = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
             return Err(failed(io::Error::other(said)));
         }
-        fs::rename(&unfinished, data).map_err(failed)
+        fs::rename(&unfinished, data).map_err(failed)?;
+        if database.is_synced {
+            // Under its other name it would be thrown away by the next one who comes, with all that is in it by then.
+            let parent = data.parent().unwrap_or(data);
+            fs::File::open(parent).and_then(|folder| folder.sync_all()).map_err(failed)?;
+        }
+        Ok(())
     }
 
     fn folder_error(&self, path: &Path, source: io::Error) -> Error {

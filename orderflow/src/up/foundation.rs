@@ -75,6 +75,11 @@ impl Foundation {
         let password_file = home.join("password");
         let password = password(&password_file).map_err(failed)?;
         postgres.hand_over(&password_file)?;
+        // Once there are data, nobody gets at them without the password. And what a start before this one has put in its
+        // place stays there, before anything is written into it.
+        for path in [&password_file, &home, folder] {
+            fs::File::open(path).and_then(|file| file.sync_all()).map_err(failed)?;
+        }
         let data = home.join("data");
         if !data.exists() {
             let database = Database { user: USER, password_file: Some(&password_file), is_synced: true };
