@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -52,6 +53,8 @@ impl Server {
         let mut watch = Command::new("sh");
         watch.args(["-c", WATCH, "sh"]).arg(&folder);
         watch.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // ctrl-c and time limits end the whole group of the program; who cleans up after it must not be in there.
+        watch.process_group(0);
         let watch = watch.spawn().expect("a shell can be started");
         let mut server = Self { folder, postgres, port: 0, databases: AtomicU32::new(0), watch };
         let everybody = Database { user: OWNER, password_file: None, is_synced: false };
@@ -179,8 +182,60 @@ fn told(mut log: File) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+    use std::{env, thread};
+
     use super::*;
     use crate::{Backend, only_on};
+
+    /// Set for a process of these tests that only has a server: the file in which it says where that is.
+    const SERVER_TOLD_IN: &str = "TEST_DATABASE_TEST_SERVER_TOLD_IN";
+
+    /// Whatever a test waits for has happened by then, or never will.
+    const DEADLINE: Duration = Duration::from_secs(120);
+
+    /// What is found once it is there.
+    fn eventually<T>(what: &str, mut find: impl FnMut() -> Option<T>) -> T {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            if let Some(found) = find() {
+                return found;
+            }
+            assert!(Instant::now() < until, "it did not come true in time: {what}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A process of its own: it has a server until it is ended from outside.
+    #[test]
+    fn a_program_with_a_server() {
+        let Some(file) = env::var_os(SERVER_TOLD_IN) else { return };
+        let server = Server::start();
+        fs::write(file, server.folder.to_str().unwrap()).unwrap();
+        thread::sleep(DEADLINE);
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_server_when_the_whole_group_of_its_program_is_killed() {
+        if !only_on(Backend::Postgres) {
+            return;
+        }
+        let told = TempDir::new().unwrap();
+        let file = told.path().join("server");
+        let mut program = Command::new(env::current_exe().unwrap());
+        program.args(["server::tests::a_program_with_a_server", "--exact", "--nocapture"]).env(SERVER_TOLD_IN, &file);
+        program.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
+        let mut program = program.spawn().unwrap();
+        let folder = eventually("there is a server", || {
+            assert!(program.try_wait().unwrap().is_none(), "the program has ended");
+            fs::read_to_string(&file).ok().filter(|folder| !folder.is_empty())
+        });
+        let group = format!("-{}", program.id());
+        assert!(Command::new("kill").args(["-KILL", "--", &group]).status().unwrap().success());
+        program.wait().unwrap();
+        // The folder goes when the server is gone.
+        eventually("the folder is gone", || (!PathBuf::from(&folder).exists()).then_some(()));
+    }
 
     #[test]
     fn a_server_keeps_what_it_has_through_a_crash_and_is_gone_with_its_owner() {
