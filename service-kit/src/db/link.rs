@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::error::statement_kind;
-use super::server::{BATCH_MS_MAX, CONNECT_MS_MAX, Server, within};
+use super::server::{BATCH_MS_MAX, CONNECT_MS_MAX, Server, late, within};
 use super::{Error, Kind};
 
 /// How long nobody tries to reach a server that was not reached, in milliseconds. Each further failure doubles it.
@@ -40,6 +40,10 @@ pub(super) struct Ways {
     /// Whether a server is at the other end.
     pub(super) to_server: bool,
 }
+
+/// Until when all of a batch has to be done.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit(Option<Instant>);
 
 /// How a connection to a server is made again.
 #[derive(Debug)]
@@ -163,13 +167,10 @@ impl Link {
 }
 
 impl Ways {
-    /// Does `work` on the connection, within the time that a batch may take on a server.
-    pub(super) async fn limited<T>(
-        &self,
-        work: impl Future<Output = Result<T, sqlx::Error>>,
-    ) -> Result<T, sqlx::Error> {
+    /// The limit of a batch that begins now.
+    pub(super) fn limit(&self) -> Limit {
         // What a file holds is there or not; waiting for it has its own end.
-        if self.to_server { within(BATCH_MS_MAX, work).await } else { work.await }
+        Limit(self.to_server.then(|| Instant::now() + Duration::from_millis(BATCH_MS_MAX)))
     }
 
     /// What a connection that broke on the way means.
@@ -180,6 +181,16 @@ impl Ways {
     /// What a transaction that could not be begun means.
     pub(super) fn not_begun(&self, error: &sqlx::Error) -> Failure {
         if self.to_server { Failure::Unreachable(error.to_string()) } else { Failure::Commit(error.to_string()) }
+    }
+}
+
+impl Limit {
+    /// Does a part of the batch, as long as there is time.
+    pub(super) async fn on<T>(self, work: impl Future<Output = T>) -> Result<T, sqlx::Error> {
+        match self.0 {
+            Some(until) => tokio::time::timeout_at(until, work).await.map_err(|_| late(BATCH_MS_MAX)),
+            None => Ok(work.await),
+        }
     }
 }
 

@@ -33,10 +33,11 @@ pub const TURN_MS_MAX: u64 = 5_000;
 /// How long the server lets a transaction do nothing, in milliseconds: a writer that froze gives up its turn after that.
 pub const STALL_MS_MAX: u64 = 5_000;
 
-/// How long a batch of writes or reads may take as the process sees it, in milliseconds; then the connection is given up.
+/// How long a batch of writes or reads may take as the process sees it, from its connection and its turn to its commit, in
+/// milliseconds; then the connection is given up.
 pub const BATCH_MS_MAX: u64 = 30_000;
 
-/// How long a caller waits for the database, in milliseconds: a batch before its own, a connection, and its own.
+/// How long a caller waits for the database, in milliseconds: a batch before its own, its own, and a little more.
 pub const ANSWER_MS_MAX: u64 = 2 * BATCH_MS_MAX + CONNECT_MS_MAX;
 
 /// A server, the database on it and the schema in that.
@@ -187,10 +188,13 @@ pub(super) async fn within<T>(
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
     let timed = tokio::time::timeout(Duration::from_millis(limit_ms), work).await;
-    timed.unwrap_or_else(|_| {
-        let message = format!("no answer within {limit_ms} ms");
-        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, message)))
-    })
+    timed.unwrap_or_else(|_| Err(late(limit_ms)))
+}
+
+/// What took longer than its limit.
+pub(super) fn late(limit_ms: u64) -> sqlx::Error {
+    let message = format!("no answer within {limit_ms} ms");
+    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, message))
 }
 
 /// A URL without its password.

@@ -11,6 +11,7 @@ use tracing::{Instrument as _, Span, error, warn};
 
 use super::bulk::pieces;
 use super::link::{Failure, Link, Ways};
+use super::server::{CONNECT_MS_MAX, TURN_MS_MAX, within};
 use super::{Connection, Error, JobFuture, error};
 use crate::telemetry::metrics;
 
@@ -26,6 +27,10 @@ pub const QUEUE_JOBS_MAX: usize = 1_024;
 
 /// How many writes share one commit at most.
 pub const BATCH_JOBS_MAX: usize = 256;
+
+/// How long the server may take to give a writer its turn, or to say that it is another's, in milliseconds. Over a connection
+/// that is silent for longer nothing comes any more.
+const BEGIN_MS_MAX: u64 = TURN_MS_MAX + CONNECT_MS_MAX;
 
 /// What is done as one: all of it is kept, or nothing.
 pub(super) trait Work: Send {
@@ -231,7 +236,9 @@ async fn read(mut link: Link, mut queue: mpsc::Receiver<Job>) {
     let mut jobs = Vec::with_capacity(BATCH_JOBS_MAX);
     while queue.recv_many(&mut jobs, BATCH_JOBS_MAX).await > 0 {
         let mut batch = Batch::new(gather(&mut jobs));
-        let mut connection = match link.take_sound().await {
+        let limit = ways.limit();
+        let taken = limit.on(link.take_sound()).await;
+        let mut connection = match taken.unwrap_or_else(|late| Err(ways.not_begun(&late))) {
             Ok(connection) => connection,
             Err(failure) => {
                 batch.answer(Err(&failure));
@@ -246,7 +253,7 @@ async fn read(mut link: Link, mut queue: mpsc::Receiver<Job>) {
             }
             Ok(())
         };
-        match ways.limited(looking).await {
+        match limit.on(looking).await.flatten() {
             Ok(()) if all_well => link.give_back(connection),
             Ok(()) => link.give_back_doubtful(connection).await,
             Err(error) => {
@@ -296,8 +303,11 @@ fn gather(batch: &mut Vec<Job>) -> Vec<Box<dyn Work>> {
 /// Does a batch in one transaction. Over a connection that breaks, it is not done again: whoever asked does that.
 async fn commit(link: &mut Link, batch: &mut Batch) -> Result<(), Failure> {
     let ways = link.ways().clone();
-    let mut connection = begun(link, &ways).await?;
-    match ways.limited(fill(&ways, &mut connection, batch)).await {
+    // One for everything: whoever waits for the next batch counts on the end of this one.
+    let limit = ways.limit();
+    let begun = limit.on(begun(link, &ways)).await;
+    let mut connection = begun.unwrap_or_else(|late| Err(ways.not_begun(&late)))?;
+    match limit.on(fill(&ways, &mut connection, batch)).await.flatten() {
         Ok(()) => {
             link.give_back(connection);
             Ok(())
@@ -312,7 +322,7 @@ async fn begun(link: &mut Link, ways: &Ways) -> Result<AnyConnection, Failure> {
     let mut may_be_stale = ways.to_server && link.stands();
     loop {
         let mut connection = link.take().await?;
-        match ways.limited(begin(ways, &mut connection)).await {
+        match begin(ways, &mut connection).await {
             Ok(()) => return Ok(connection),
             Err(_) if may_be_stale => may_be_stale = false,
             Err(error) => return Err(ways.not_begun(&error)),
@@ -352,7 +362,9 @@ async fn fill(ways: &Ways, connection: &mut AnyConnection, batch: &mut Batch) ->
 
 async fn begin(ways: &Ways, connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
     loop {
-        match execute(connection, ways.begin.clone()).await {
+        let asked = execute(connection, ways.begin.clone());
+        let asked = if ways.to_server { within(BEGIN_MS_MAX, asked).await } else { asked.await };
+        match asked {
             // Nothing was written yet: it is another process's turn, however long that takes.
             Err(error) if error::is_busy(&error) => {
                 warn!("another process writes into the database; waiting for it");

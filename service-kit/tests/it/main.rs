@@ -9,6 +9,7 @@ mod fake;
 mod postgres;
 mod relay;
 mod server;
+mod silence;
 mod telemetry;
 
 use std::time::Duration;
