@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use local_servers::{Database, Nats, Postgres};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
@@ -26,6 +27,8 @@ pub(super) const ROUTE_ABOVE: u16 = 1;
 const USER: &str = "orderflow";
 /// The databases, one for each service that keeps books.
 const DATABASES: [&str; 3] = ["order", "payment", "notification"];
+/// How long the server may take to make them; with a slow disk one alone takes seconds.
+const DATABASES_WITHIN: Duration = Duration::from_secs(60);
 /// Sessions that the server takes: each replica of a service has seven.
 const SESSIONS_MAX: u32 = 400;
 /// Random bytes of the password.
@@ -142,10 +145,16 @@ impl Foundation {
         Some((variable.into(), url.into()))
     }
 
-    /// Makes the databases that are not there yet on the server, which runs.
+    /// Makes the databases that are not there yet on the server, which runs, within [`DATABASES_WITHIN`].
     pub(super) async fn make_databases(&self, server: SocketAddr) -> Result<(), sqlx::Error> {
-        let options = PgConnectOptions::new_without_pgpass().host(&server.ip().to_string()).port(server.port());
-        let options = options.username(USER).password(&self.password).database("postgres");
+        make_databases(server, &self.password).await
+    }
+}
+
+async fn make_databases(server: SocketAddr, password: &str) -> Result<(), sqlx::Error> {
+    let options = PgConnectOptions::new_without_pgpass().host(&server.ip().to_string()).port(server.port());
+    let options = options.username(USER).password(password).database("postgres");
+    let making = async {
         let mut connection = PgConnection::connect_with(&options).await?;
         for name in DATABASES {
             let known: Option<i32> = sqlx::query_scalar("SELECT 1 FROM pg_database WHERE datname = $1")
@@ -157,7 +166,11 @@ impl Foundation {
             }
         }
         connection.close().await
-    }
+    };
+    tokio::time::timeout(DATABASES_WITHIN, making).await.unwrap_or_else(|_| {
+        let message = format!("PostgreSQL did not make the databases within {} s", DATABASES_WITHIN.as_secs());
+        Err(sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, message)))
+    })
 }
 
 /// Where a NATS server listens for the others.
@@ -187,6 +200,14 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_says_nothing_does_not_keep_a_start_waiting_for_ever() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let making = make_databases(silent.local_addr().unwrap(), "password");
+        let made = tokio::time::timeout(2 * DATABASES_WITHIN, making).await.expect("it is waited for");
+        assert!(matches!(&made, Err(sqlx::Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut), "{made:?}");
+    }
 
     #[test]
     fn a_password_is_made_once_and_nobody_else_can_read_it() {

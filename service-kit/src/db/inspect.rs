@@ -7,7 +7,7 @@ use sqlx::any::AnyConnectOptions;
 use sqlx::{AnyConnection, Connection as _};
 
 use super::Error;
-use super::server::Server;
+use super::server::{CONNECT_MS_MAX, STATEMENT_MS_MAX, Server, within};
 
 /// A database with unfinished writes beside it is copied before it is looked at, unless it is larger, in bytes.
 pub const COPY_BYTES_MAX: u64 = 1 << 30;
@@ -47,11 +47,14 @@ pub async fn inspect(path: &Path, version_known: i64) -> Result<Inspection, Erro
 pub async fn inspect_server(url: &str, version_known: i64) -> Result<Inspection, Error> {
     super::install_drivers();
     let mut connection = Server::look(url).await?;
-    let tables =
-        "SELECT COUNT(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = '_sqlx_migrations'";
-    let tables: i64 = sqlx::query_scalar(tables).fetch_one(&mut connection).await?;
-    let version = version(&mut connection, tables).await?;
-    drop(connection.close().await);
+    let looking = async {
+        let tables =
+            "SELECT COUNT(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = '_sqlx_migrations'";
+        let tables: i64 = sqlx::query_scalar(tables).fetch_one(&mut connection).await?;
+        version(&mut connection, tables).await
+    };
+    let version = within(STATEMENT_MS_MAX, looking).await?;
+    drop(within(CONNECT_MS_MAX, connection.close()).await);
     if version > version_known { Err(Error::Newer { version }) } else { Ok(Inspection { version, damage: None }) }
 }
 

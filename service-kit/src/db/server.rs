@@ -71,14 +71,11 @@ impl Server {
         let options: AnyConnectOptions = url.parse().map_err(fail)?;
         let mut server = Self { options, name: name.clone(), schema: 0 };
         let mut connection = server.first_connection().await.map_err(fail)?;
-        server.schema = examine(&mut connection).await.map_err(|problem| match problem {
-            Problem::Statement(source) => fail(source),
-            Problem::Unfit(reason) => Error::Server { url: name.clone(), reason },
-        })?;
+        server.schema = examine(&mut connection).await.map_err(|problem| problem.of(&name))?;
         // Only now is it known that the server has these settings.
-        apply(&mut connection, first_settings()).await.map_err(fail)?;
+        within(CONNECT_MS_MAX, apply(&mut connection, first_settings())).await.map_err(fail)?;
         schema::migrate(&mut connection, migrations, schema::Dialect::Postgres).await?;
-        drop(connection.close().await);
+        drop(within(CONNECT_MS_MAX, connection.close()).await);
         Ok(server)
     }
 
@@ -89,12 +86,7 @@ impl Server {
         let options: AnyConnectOptions = url.parse().map_err(fail)?;
         let server = Self { options, name: name.clone(), schema: 0 };
         let mut connection = server.connect(&reader_settings()).await.map_err(fail)?;
-        within(CONNECT_MS_MAX, async { Ok(examine(&mut connection).await) }).await.map_err(fail)?.map_err(
-            |problem| match problem {
-                Problem::Statement(source) => fail(source),
-                Problem::Unfit(reason) => Error::Server { url: name.clone(), reason },
-            },
-        )?;
+        examine(&mut connection).await.map_err(|problem| problem.of(&name))?;
         Ok(connection)
     }
 
@@ -222,12 +214,24 @@ enum Problem {
     Unfit(String),
 }
 
-/// Looks whether the server is fit, and finds the number of the schema in which the tables are.
+impl Problem {
+    /// The same, with the name of the database.
+    fn of(self, name: &str) -> Error {
+        let url = name.to_owned();
+        match self {
+            Self::Statement(source) => Error::Open { url, source },
+            Self::Unfit(reason) => Error::Server { url, reason },
+        }
+    }
+}
+
+/// Looks whether the server is fit, and finds the number of the schema in which the tables are, within
+/// [`CONNECT_MS_MAX`].
 async fn examine(connection: &mut AnyConnection) -> Result<i32, Problem> {
     let sql = "SELECT current_setting('server_version_num')::int4, current_setting('server_version')::text, \
          pg_is_in_recovery(), current_setting('fsync')::text, \
          (SELECT oid FROM pg_namespace WHERE nspname = current_schema())::int4, current_database()::text";
-    let row = sqlx::query(sql).fetch_one(connection).await.map_err(Problem::Statement)?;
+    let row = within(CONNECT_MS_MAX, sqlx::query(sql).fetch_one(connection)).await.map_err(Problem::Statement)?;
     let examined = || {
         let version: (i32, String) = (row.try_get(0)?, row.try_get(1)?);
         Ok::<_, sqlx::Error>((version, row.try_get::<bool, _>(2)?, row.try_get::<String, _>(3)?, row.try_get(4)?))

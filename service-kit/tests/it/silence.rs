@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use service_kit::CancellationToken;
-use service_kit::db::{self, BATCH_MS_MAX, CONNECT_MS_MAX, Database, TURN_MS_MAX};
+use service_kit::db::{self, BATCH_MS_MAX, CONNECT_MS_MAX, Database, STATEMENT_MS_MAX, TURN_MS_MAX, inspect_server};
 use test_database::{Backend, TestDatabase, only_on};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -166,4 +166,38 @@ async fn a_batch_has_one_limit_for_its_turn_its_connections_and_its_work() {
     assert!(matches!(written, Err(db::Error::Unreachable { .. })), "{written:?}");
     assert_eq!(things(&Database::open(test.url(), &MIGRATIONS).await.unwrap()).await.unwrap(), 0);
     crate::in_time("it is written now", insert(database)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_goes_silent_while_a_database_is_opened_is_asked_anew() {
+    if !only_on(Backend::Postgres) {
+        return;
+    }
+    for answers in 1..=3 {
+        let test = TestDatabase::new();
+        let mut way = Way::silent_at_first(test.url(), answers).await;
+        let url = way.url.clone();
+        let opening = tokio::spawn(async move { Database::open(&url, &MIGRATIONS).await });
+        way.said_without_being_heard(1).await;
+        pass(CONNECT_MS_MAX).await;
+        crate::in_time("it is open", opening).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_only_looks_does_not_wait_for_a_server_that_goes_silent() {
+    if !only_on(Backend::Postgres) {
+        return;
+    }
+    let test = TestDatabase::new();
+    drop(Database::open(test.url(), &MIGRATIONS).await.unwrap());
+    for answers in 1..=5 {
+        let mut way = Way::silent_at_first(test.url(), answers).await;
+        let url = way.url.clone();
+        let looking = tokio::spawn(async move { inspect_server(&url, MIGRATIONS[0].version).await });
+        way.said_without_being_heard(1).await;
+        pass(STATEMENT_MS_MAX).await;
+        let error = crate::in_time("it is told", looking).await.unwrap().unwrap_err();
+        assert!(format!("{error:?}").contains("no answer within"), "{error:?}");
+    }
 }
