@@ -265,6 +265,11 @@ async fn open_server_once(url: &str, migrations: &[Migration]) -> Result<Databas
                 Ok(unused.idle_for < Duration::from_millis(link::UNUSED_MS_MAX) || link::stands(connection).await)
             })
         })
+        // The pool asks whoever comes back, and keeps its place for as long as a machine that is gone does not answer.
+        .after_release(|connection, _| {
+            let asked = server::within(server::CONNECT_MS_MAX, connection.ping());
+            Box::pin(async move { asked.await.map(|()| true) })
+        })
         .after_connect(|connection, _| Box::pin(server::apply(connection, server::reader_settings())))
         .connect_with(server.options())
         .await

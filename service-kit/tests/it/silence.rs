@@ -4,7 +4,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use service_kit::CancellationToken;
-use service_kit::db::{self, BATCH_MS_MAX, CONNECT_MS_MAX, Database, STATEMENT_MS_MAX, TURN_MS_MAX, inspect_server};
+use service_kit::db::{
+    self, BATCH_MS_MAX, CONNECT_MS_MAX, Database, READ_CONNECTIONS_MAX, STATEMENT_MS_MAX, TURN_MS_MAX, inspect_server,
+};
 use test_database::{Backend, TestDatabase, only_on};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -166,6 +168,26 @@ async fn a_batch_has_one_limit_for_its_turn_its_connections_and_its_work() {
     assert!(matches!(written, Err(db::Error::Unreachable { .. })), "{written:?}");
     assert_eq!(things(&Database::open(test.url(), &MIGRATIONS).await.unwrap()).await.unwrap(), 0);
     crate::in_time("it is written now", insert(database)).await.unwrap();
+}
+
+#[tokio::test]
+async fn reads_that_come_back_over_silent_connections_make_room_for_others() {
+    if !only_on(Backend::Postgres) {
+        return;
+    }
+    let test = TestDatabase::new();
+    let mut way = Way::to(test.url()).await;
+    let database = open(&way).await;
+    let mut reading = Vec::new();
+    for _ in 0..READ_CONNECTIONS_MAX {
+        reading.push(database.reads().acquire().await.unwrap());
+    }
+    way.silence();
+    drop(reading);
+    way.said_without_being_heard(READ_CONNECTIONS_MAX).await;
+    pass(CONNECT_MS_MAX).await;
+    let read = crate::in_time("somebody reads", things(&database)).await;
+    assert_eq!(read.unwrap(), 0);
 }
 
 #[tokio::test]
