@@ -1,6 +1,8 @@
 //! The entry that names the owner of a journal, changed behind the owner's back.
 
-use async_nats::jetstream::kv::{Entry, Store};
+use std::time::Duration;
+
+use async_nats::jetstream::kv::{Config, Entry, Store};
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
 
@@ -100,4 +102,26 @@ async fn a_broker_that_takes_the_journal_reads_on_when_a_message_is_gone_that_it
     timeout(PATIENCE, taken).await.expect("nobody takes the journal");
     says().await;
     front.process.until_logged("This broker owns the journal now.");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_whose_entry_was_deleted_is_nobodys() {
+    let nats = NatsServer::start();
+    let front = Front::join(&nats.url);
+    create(&front.client().await).await;
+    assert_eq!(front.process.terminate(), Some(0));
+    owners(&nats).await.delete(KEY).await.unwrap();
+    let front = Front::join(&nats.url);
+    front.process.until_logged("This broker owns the journal now.");
+}
+
+#[tokio::test]
+async fn a_bucket_that_forgets_the_owner_is_refused() {
+    let nats = NatsServer::start();
+    let context = async_nats::jetstream::new(async_nats::connect(&nats.url).await.unwrap());
+    let config =
+        Config { bucket: "orderflow-main-owner".to_owned(), max_age: Duration::from_secs(600), ..Default::default() };
+    context.create_key_value(config).await.unwrap();
+    let why = refused(&nats.url);
+    assert!(why.contains("max_age 600s instead of 0ns"), "{why}");
 }

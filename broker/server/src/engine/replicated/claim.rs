@@ -6,7 +6,7 @@
 use std::iter::successors;
 use std::time::Duration;
 
-use async_nats::jetstream::kv::{UpdateError, UpdateErrorKind};
+use async_nats::jetstream::kv::{Operation, UpdateError, UpdateErrorKind};
 use async_nats::jetstream::{self, Context, ErrorCode};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
@@ -224,6 +224,9 @@ fn next_revision(known: u64, own: &Owner, found: Option<Entry>) -> Result<u64, F
     if owner.id == own.id {
         return Ok(revision);
     }
+    if owner.id.is_empty() {
+        return Err(Failure::Lost("its entry was deleted".to_owned()));
+    }
     Err(Failure::Lost(format!("another broker has it, at `{}`", owner.address)))
 }
 
@@ -255,7 +258,11 @@ async fn read(cluster: &Cluster) -> Result<Option<Entry>, Failure> {
     let entry = timeout(super::cluster::REQUEST_TIMEOUT, cluster.owners.entry(KEY)).await;
     let entry = entry.map_err(|_| failed("no answer came in time".to_owned()))?;
     let Some(entry) = entry.map_err(|error| failed(error.to_string()))? else { return Ok(None) };
-    let owner = serde_json::from_slice(&entry.value).map_err(|error| failed(error.to_string()))?;
+    let owner = match entry.operation {
+        Operation::Put => serde_json::from_slice(&entry.value).map_err(|error| failed(error.to_string()))?,
+        // Somebody has deleted it.
+        Operation::Delete | Operation::Purge => Owner::default(),
+    };
     Ok(Some(Entry { revision: entry.revision, owner }))
 }
 

@@ -76,7 +76,7 @@ impl Cluster {
         let deadline = Instant::now() + START_PATIENCE;
         let fixed = target.replicas.is_some();
         let replicas = retried(deadline, || prepare_stream(&context, &target.name, replicas, fixed)).await?;
-        let owners = retried(deadline, || prepare_bucket(&context, &target.name, replicas)).await?;
+        let owners = retried(deadline, || prepare_bucket(&context, &target.name, replicas, fixed)).await?;
         Ok(Self { client, context, name: target.name.clone(), owners })
     }
 
@@ -354,8 +354,6 @@ fn stream_failure(error: &jetstream::context::CreateStreamError, replicas: usize
 }
 
 fn check_stream(found: &stream::Config, wanted: &stream::Config, replicas_fixed: bool) -> Result<(), Failure> {
-    let unlimited = |limit: i64| if limit <= 0 { -1 } else { limit };
-    let text = |value: &dyn std::fmt::Debug| format!("{value:?}");
     let settings = [
         ("subjects", text(&found.subjects), text(&wanted.subjects)),
         ("max_bytes", text(&unlimited(found.max_bytes)), text(&wanted.max_bytes)),
@@ -374,16 +372,55 @@ fn check_stream(found: &stream::Config, wanted: &stream::Config, replicas_fixed:
         ("sources", text(&found.sources.as_ref().is_some_and(|sources| !sources.is_empty())), text(&false)),
         ("num_replicas", text(&found.num_replicas), text(&wanted.num_replicas)),
     ];
+    check_settings(&found.name, settings, replicas_fixed)
+}
+
+/// What the owner writes has to stay until somebody else writes it.
+fn check_bucket(found: &stream::Config, replicas: usize, replicas_fixed: bool) -> Result<(), Failure> {
+    let settings = [
+        ("max_bytes", text(&unlimited(found.max_bytes)), text(&-1)),
+        ("max_age", text(&found.max_age), text(&Duration::ZERO)),
+        ("retention", text(&found.retention), text(&RetentionPolicy::Limits)),
+        ("storage", text(&found.storage), text(&StorageType::File)),
+        ("no_ack", text(&found.no_ack), text(&false)),
+        ("mirror", text(&found.mirror.is_some()), text(&false)),
+        ("num_replicas", text(&found.num_replicas), text(&replicas)),
+    ];
+    check_settings(&found.name, settings, replicas_fixed)
+}
+
+/// A setting, as it is and as it has to be.
+type Setting = (&'static str, String, String);
+
+fn check_settings(
+    stream: &str,
+    settings: impl IntoIterator<Item = Setting>,
+    replicas_fixed: bool,
+) -> Result<(), Failure> {
     let counts = |setting: &str| setting != "num_replicas" || replicas_fixed;
     match settings.into_iter().find(|(setting, found, wanted)| counts(setting) && found != wanted) {
-        Some((setting, is, wanted)) => {
-            Err(Failure::Setting { what: format!("stream {}", found.name), setting, found: is, wanted })
+        Some((setting, found, wanted)) => {
+            Err(Failure::Setting { what: format!("stream {stream}"), setting, found, wanted })
         }
         None => Ok(()),
     }
 }
 
-async fn prepare_bucket(context: &Context, name: &EngineName, replicas: usize) -> Result<kv::Store, Failure> {
+fn text(value: &dyn std::fmt::Debug) -> String {
+    format!("{value:?}")
+}
+
+/// Servers write in more than one way that there is no limit.
+fn unlimited(limit: i64) -> i64 {
+    if limit <= 0 { -1 } else { limit }
+}
+
+async fn prepare_bucket(
+    context: &Context,
+    name: &EngineName,
+    replicas: usize,
+    is_fixed: bool,
+) -> Result<kv::Store, Failure> {
     let failed = |why: String| Failure::Request { what: "make the bucket that names the owner", why };
     let config = kv::Config {
         bucket: name.bucket(),
@@ -392,10 +429,13 @@ async fn prepare_bucket(context: &Context, name: &EngineName, replicas: usize) -
         num_replicas: replicas,
         ..Default::default()
     };
-    if let Ok(found) = context.get_key_value(name.bucket()).await {
-        return Ok(found);
-    }
-    context.create_key_value(config).await.map_err(|error| failed(error.to_string()))
+    let found = match context.get_key_value(name.bucket()).await {
+        Ok(found) => found,
+        Err(_) => context.create_key_value(config).await.map_err(|error| failed(error.to_string()))?,
+    };
+    let info = found.stream.get_info().await.map_err(|error| failed(error.to_string()))?;
+    check_bucket(&info.config, replicas, is_fixed)?;
+    Ok(found)
 }
 
 #[cfg(test)]
