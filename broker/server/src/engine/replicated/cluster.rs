@@ -25,6 +25,8 @@ const SERVER_VERSION_MIN_TEXT: &str = "2.14";
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a start waits for a cluster that is starting as well.
 const START_PATIENCE: Duration = Duration::from_secs(60);
+/// How long it waits for servers of the cluster that have yet to find one another.
+const FORMING_PATIENCE: Duration = Duration::from_secs(10);
 /// How long it pauses between tries.
 const START_PAUSE: Duration = Duration::from_millis(250);
 /// How long the stream remembers the id of a message, so that one that is sent again is not stored again.
@@ -73,10 +75,10 @@ impl Cluster {
             None if server.cluster.is_some() => REPLICAS_DEFAULT,
             None => 1,
         };
-        let deadline = Instant::now() + START_PATIENCE;
+        let begun = Instant::now();
         let fixed = target.replicas.is_some();
-        let replicas = retried(deadline, || prepare_stream(&context, &target.name, replicas, fixed)).await?;
-        let owners = retried(deadline, || prepare_bucket(&context, &target.name, replicas, fixed)).await?;
+        let replicas = retried(begun, || prepare_stream(&context, &target.name, replicas, fixed)).await?;
+        let owners = retried(begun, || prepare_bucket(&context, &target.name, replicas, fixed)).await?;
         Ok(Self { client, context, name: target.name.clone(), owners })
     }
 
@@ -283,17 +285,20 @@ fn check_payload(server: &str, found: usize) -> Result<(), Failure> {
 
 /// Tries again while the cluster is not ready, but not when it has said that something can't be.
 async fn retried<T, F: Future<Output = Result<T, Failure>>>(
-    deadline: Instant,
+    begun: Instant,
     attempt: impl Fn() -> F,
 ) -> Result<T, Failure> {
     loop {
         match attempt().await {
-            Err(Failure::Request { what, why }) if Instant::now() < deadline => {
+            Err(Failure::Request { what, why }) if begun.elapsed() < START_PATIENCE => {
                 tracing::info!(what, why, "The NATS cluster is not ready yet.");
-                sleep(START_PAUSE).await;
+            }
+            Err(Failure::Replicas { why, is_final: false, .. }) if begun.elapsed() < FORMING_PATIENCE => {
+                tracing::info!(why, "The NATS cluster has too few servers yet.");
             }
             outcome => return outcome,
         }
+        sleep(START_PAUSE).await;
     }
 }
 
@@ -347,7 +352,8 @@ fn stream_failure(error: &jetstream::context::CreateStreamError, replicas: usize
         [ErrorCode::CLUSTER_NO_PEERS, ErrorCode::INSUFFICIENT_RESOURCES, ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED];
     match error.kind() {
         CreateStreamErrorKind::JetStream(why) if TOO_FEW.contains(&why.error_code()) => {
-            Failure::Replicas { replicas, why: why.to_string() }
+            let is_final = why.error_code() != ErrorCode::CLUSTER_NO_PEERS;
+            Failure::Replicas { replicas, why: why.to_string(), is_final }
         }
         _ => Failure::Request { what: "make the stream of the journal", why: error.to_string() },
     }
@@ -458,6 +464,21 @@ mod tests {
         }
         let refused = check_version("n1", "2.10.3").unwrap_err().to_string();
         assert_eq!(refused, "NATS server `n1` has version 2.10.3; 2.14 or newer is needed");
+    }
+
+    /// The time is the runtime's.
+    #[tokio::test(start_paused = true)]
+    async fn a_cluster_that_is_forming_has_some_seconds_to_find_enough_servers_and_no_time_if_it_never_will() {
+        let too_few = |is_final| Failure::Replicas { replicas: 3, why: String::new(), is_final };
+        let begun = Instant::now();
+        let joins = async || if begun.elapsed() < FORMING_PATIENCE / 2 { Err(too_few(false)) } else { Ok(()) };
+        retried(begun, joins).await.unwrap();
+        for (is_final, waited) in [(false, FORMING_PATIENCE), (true, Duration::ZERO)] {
+            let begun = Instant::now();
+            let outcome = retried::<(), _>(begun, async || Err(too_few(is_final))).await;
+            assert!(matches!(outcome, Err(Failure::Replicas { .. })), "{outcome:?}");
+            assert!(begun.elapsed() >= waited && is_final == begun.elapsed().is_zero(), "{:?}", begun.elapsed());
+        }
     }
 
     #[test]

@@ -26,7 +26,8 @@ pub(crate) enum Failure {
     Payload { server: String, found: usize, needed: usize },
     /// There are not enough servers for the replicas.
     #[error("the cluster can't keep {replicas} replicas (--engine-replicas, BROKER_ENGINE_REPLICAS): {why}")]
-    Replicas { replicas: usize, why: String },
+    // While a cluster starts its servers have yet to find one another.
+    Replicas { replicas: usize, why: String, is_final: bool },
     /// Something in the cluster is not set as it has to be.
     #[error("`{what}` in the cluster has {setting} {found} instead of {wanted}, so the journal would not be safe")]
     Setting { what: String, setting: &'static str, found: String, wanted: String },
