@@ -33,7 +33,7 @@ pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// A peer that does not answer that for so long is gone.
 pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Calls that one connection may have open at a time. Clients put many streams and waiting pulls on one connection.
-const CALLS_PER_CONNECTION_MAX: u32 = 1_000;
+pub(crate) const CALLS_PER_CONNECTION_MAX: u32 = 1_000;
 
 /// What stands around an engine.
 pub(crate) struct House {

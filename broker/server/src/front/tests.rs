@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::to_bytes;
 use axum::http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -22,6 +23,8 @@ const ROUNDS: usize = 30;
 
 /// Requests of one client that wait at a time.
 const WAITING: usize = 20;
+/// A response that does not fit in what waits for a client, in bytes.
+const LONG_BYTES: usize = 4 << 20;
 
 /// Kinds of HTTP/2 frames: <https://www.rfc-editor.org/rfc/rfc9113#name-frame-definitions>
 const HEADERS: u8 = 1;
@@ -224,4 +227,22 @@ async fn requests_that_wait_for_an_owner_that_is_silent_go_to_the_next_one_as_so
         }
     };
     timeout(PATIENCE, all).await.expect("they wait for the owner before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn responses_that_a_client_does_not_read_hold_up_no_other_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let owner = Router::new().fallback(async || Body::from(vec![0; LONG_BYTES]));
+    tokio::spawn(Server::builder().add_routes(owner.into()).serve_with_incoming(incoming(listener, 10)));
+    let (_role, roles) = watch::channel(Role::Forward(address.to_string()));
+    let front = Front::new(roles, CancellationToken::new());
+    let connection = ConnectionInfo::default();
+    let mut unread = Vec::new();
+    for _ in 0..WAITING {
+        unread.push(front.clone().answer(request(&connection)).await);
+    }
+    let answer = front.answer(request(&connection)).await;
+    let read = timeout(PATIENCE, to_bytes(answer.into_body(), LONG_BYTES)).await;
+    assert_eq!(read.expect("the others are in its way").unwrap().len(), LONG_BYTES);
 }

@@ -26,7 +26,7 @@ use tonic::Status;
 use super::unavailable;
 use crate::connection::LOST_GRACE;
 use crate::edge::stopping;
-use crate::house::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
+use crate::house::{CALLS_PER_CONNECTION_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 
 /// How long a connection to the owner may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -34,6 +34,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an address is not tried again once it could not be reached, so that requests that waited for the one that
 /// tried fail with it instead of one after the other.
 const FAILED_PAUSE: Duration = Duration::from_millis(500);
+
+/// How much of a response waits here for a client that does not read it, in bytes.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+/// The same for all calls of a client, so that those whose responses wait hold up no other one.
+const CONNECTION_WINDOW_BYTES: u32 = CALLS_PER_CONNECTION_MAX * STREAM_WINDOW_BYTES;
 
 /// A client's connection to the owner, if it has one yet.
 #[derive(Clone, Debug, Default)]
@@ -95,6 +100,8 @@ impl Owner {
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .handshake(TokioIo::new(Wire::new(stream, &fate)))
             .await;
         let (requests, connection) = handshake.map_err(io::Error::other)?;
