@@ -1,6 +1,7 @@
 //! `broker copy`: a journal moves into a cluster and back, whole or not at all.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::process::Output;
 
@@ -145,6 +146,15 @@ async fn a_journal_that_moves_into_a_cluster_and_back_keeps_every_message_ack_at
     assert!(why.contains("is not empty"), "{why}");
     let why = refused("--to", dir.path(), &nats.url);
     assert!(why.contains("is there and not empty"), "{why}");
+    let part = dir.path().join("back.part");
+    fs::create_dir(&part).unwrap();
+    fs::write(part.join("notes"), "mine").unwrap();
+    let why = refused("--to", &back, &nats.url);
+    assert!(why.contains("back.part` is there and not empty"), "{why}");
+    assert_eq!(fs::read_to_string(part.join("notes")).unwrap(), "mine");
+    // What a copy before has left is in nobody's way.
+    fs::rename(part.join("notes"), part.join("LOCK")).unwrap();
+    fs::write(part.join("segment-00000000000000000001.log"), "cut").unwrap();
     copied("--to", &back, &nats.url);
     let last = serve(&back);
     let client = Client::connect(&last.url()).await;

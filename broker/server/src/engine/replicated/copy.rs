@@ -110,6 +110,23 @@ impl Copy {
     }
 }
 
+/// Whether there is nothing in a directory that a copy could not have left there; also when the directory is not there.
+pub(super) fn is_only_a_copy(dir: &Path) -> io::Result<bool> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        entries => entries?,
+    };
+    for entry in entries {
+        let name = entry?.file_name();
+        let Some(name) = name.to_str() else { return Ok(false) };
+        let file = name.strip_suffix(STAGED_SUFFIX).unwrap_or(name);
+        if file != LOCK && !broker_log::is_file_of_journal(file) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Removes everything but the lock.
 fn clear(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {

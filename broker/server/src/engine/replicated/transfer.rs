@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::change::encode;
 use super::claim::{Claim, Owner, Watched};
 use super::cluster::Cluster;
-use super::copy::Copy;
+use super::copy::{self, Copy};
 use super::failure::Failure;
 use super::options::Target;
 use super::publisher::{self, Message, publish};
@@ -70,9 +70,14 @@ pub(crate) async fn copy_out(target: &Target, to: &Path) -> Result<Transferred, 
     if fs::read_dir(to).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(Failure::Taken(to.to_owned()));
     }
+    // It is emptied, and may be somebody's.
+    let part = with_suffix(to);
+    let is_free = copy::is_only_a_copy(&part);
+    if !is_free.map_err(|source| Failure::Directory { dir: part.clone(), source })? {
+        return Err(Failure::Taken(part));
+    }
     let cluster = Cluster::join(target).await?;
     let (mut claim, own) = take(&cluster).await?;
-    let part = with_suffix(to);
     let copied = tokio::select! {
         copied = outward(&cluster, &own, part.clone()) => copied,
         failure = claim.keep() => Err(failure),
