@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use crate::engine::replicated::NAME_DEFAULT;
-pub use crate::engine::replicated::{EngineAddress, EngineName, Replicas};
+pub use crate::engine::replicated::{AdvertiseAddress, EngineAddress, EngineName, Replicas};
 use broker_log::{AHEAD_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 
 /// Journal bytes after which a checkpoint is written, unless the configuration says otherwise.
@@ -37,9 +37,9 @@ pub struct Config {
     #[arg(long, env = "BROKER_ENGINE_REPLICAS", requires = "engine")]
     pub engine_replicas: Option<Replicas>,
 
-    /// Host and port at which the other brokers on the same journal reach this one; where it listens unless it is said.
+    /// Host and port at which the other brokers on the same journal reach this one; where it listens, if they can, unless it is said.
     #[arg(long, env = "BROKER_ADVERTISE", value_name = "HOST:PORT", requires = "engine")]
-    pub advertise: Option<String>,
+    pub advertise: Option<AdvertiseAddress>,
 
     /// JSON file with the topics and subscriptions to create at the start.
     #[arg(long, env = "BROKER_TOPOLOGY")]

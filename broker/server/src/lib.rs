@@ -29,7 +29,10 @@ pub mod benching {
 }
 
 pub use cli::{Command, CommandError, LogFormat, Shell};
-pub use config::{CHECKPOINT_BYTES_DEFAULT, CHECKPOINT_BYTES_MIN, Config, EngineAddress, EngineName, Replicas, Verify};
+pub use config::{
+    AdvertiseAddress, CHECKPOINT_BYTES_DEFAULT, CHECKPOINT_BYTES_MIN, Config, EngineAddress, EngineName, Replicas,
+    Verify,
+};
 pub use engine::replicated::{JournalState, StreamState};
 pub use error::Error;
 pub use server::Broker;

@@ -72,10 +72,11 @@ impl Broker {
         let ((listener, address), metrics) = bind_all(config.listen, config.metrics_listen).await?;
         let advertise = match config.advertise {
             Some(advertise) => advertise,
-            None if address.ip().is_unspecified() => {
+            // On servers elsewhere it would be every broker's, and each would take the others for itself.
+            None if address.ip().is_unspecified() || address.ip().is_loopback() && !servers.is_local() => {
                 return Err(replicated::Failure::Advertise(address.to_string()).into());
             }
-            None => address.to_string(),
+            None => address.into(),
         };
         let target = replicated::Target { servers, name, replicas };
         let options = replicated::Options { target, advertise, engine };

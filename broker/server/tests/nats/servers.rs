@@ -88,3 +88,10 @@ async fn an_owner_ends_with_the_reason_when_the_servers_have_no_more_room() {
     front.process.until_logged("the cluster takes no more changes");
     assert_eq!(front.process.terminate(), Some(1));
 }
+
+#[test]
+fn a_broker_that_only_its_machine_reaches_does_not_join_servers_elsewhere() {
+    // Nobody is at this address: it is for examples.
+    let why = refused("nats://192.0.2.1:4222");
+    assert!(why.contains("--advertise"), "{why}");
+}

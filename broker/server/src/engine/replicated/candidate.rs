@@ -61,7 +61,7 @@ pub(crate) struct Way {
 /// Joins a cluster. What the directory of the copy holds is discarded.
 pub(crate) async fn join(options: Options) -> Result<Candidate, Failure> {
     let cluster = Cluster::join(&options.target).await?;
-    let owner = Owner { id: cluster.client.new_inbox(), address: options.advertise.clone(), draining: false };
+    let owner = Owner { id: cluster.client.new_inbox(), address: options.advertise.to_string(), draining: false };
     let copy = Copy::empty(options.dir(), &cluster)?;
     Ok(Candidate { member: Member { cluster, options, owner }, copy })
 }

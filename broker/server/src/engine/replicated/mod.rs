@@ -23,7 +23,7 @@ mod transfer;
 pub(crate) use candidate::{Candidate, Seat, join};
 pub(crate) use claim::Claim;
 pub(crate) use failure::Failure;
-pub use options::{EngineAddress, EngineName, Replicas};
+pub use options::{AdvertiseAddress, EngineAddress, EngineName, Replicas};
 pub(crate) use options::{NAME_DEFAULT, Options, Target};
 pub use state::{JournalState, StreamState};
 pub(crate) use transfer::{Transferred, copy_in, copy_out};

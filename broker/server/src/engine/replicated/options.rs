@@ -1,9 +1,11 @@
 //! What a front is told at its start.
 
 use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use axum::http::uri::Authority;
 use percent_encoding::percent_decode_str;
 
 use crate::engine::embedded;
@@ -25,6 +27,10 @@ pub struct EngineAddress(Vec<async_nats::ServerAddr>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineName(String);
 
+/// Where other brokers reach this one, as `broker-1:8085`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdvertiseAddress(String);
+
 /// How many servers keep the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replicas(pub(super) usize);
@@ -42,8 +48,7 @@ pub(crate) struct Target {
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) target: Target,
-    /// Where the other fronts reach this one, as `host:port`.
-    pub(crate) advertise: String,
+    pub(crate) advertise: AdvertiseAddress,
     /// How the engine runs; the directory is where the copy is kept.
     pub(crate) engine: embedded::Options,
 }
@@ -58,6 +63,12 @@ pub(super) enum Credentials {
 impl EngineAddress {
     pub(super) fn servers(&self) -> &[async_nats::ServerAddr] {
         &self.0
+    }
+
+    /// Whether all servers are on this machine. Then the brokers on them may all be, too.
+    pub(crate) fn is_local(&self) -> bool {
+        let is_here = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(|host| host.is_loopback());
+        self.0.iter().all(|server| is_here(server.host().trim_matches(['[', ']'])))
     }
 
     /// Those of the first server that has any; no other has others.
@@ -143,6 +154,32 @@ impl fmt::Debug for EngineAddress {
     }
 }
 
+impl fmt::Display for AdvertiseAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<SocketAddr> for AdvertiseAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self(address.to_string())
+    }
+}
+
+impl FromStr for AdvertiseAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_good = |authority: &Authority| {
+            !authority.host().is_empty() && authority.port_u16().is_some_and(|port| port > 0) && !text.contains('@')
+        };
+        match text.parse().ok().filter(is_good) {
+            Some(_) => Ok(Self(text.to_owned())),
+            None => Err("other brokers need a host and a port, as `broker-1:8085`".to_owned()),
+        }
+    }
+}
+
 impl FromStr for EngineName {
     type Err = String;
 
@@ -188,6 +225,30 @@ mod tests {
         assert!(of("tls://token@a") == Ok(Some(Credentials::Token("token".to_owned()))));
         assert!(of("nats://a,b") == Ok(None));
         assert!(of("nats://u:p@a,u:q@b").is_err_and(|why| !why.contains("u:p")));
+    }
+
+    #[test]
+    fn an_address_for_other_brokers_has_a_host_and_a_port() {
+        for good in ["broker-1:8085", "10.0.0.1:1", "[::1]:8085"] {
+            assert_eq!(good.parse::<AdvertiseAddress>().unwrap().to_string(), good);
+        }
+        for bad in
+            ["", "broker-1", ":8085", "broker-1:", "broker-1:0", "broker-1:70000", "http://a:1", "me@a:1", "a b:1"]
+        {
+            assert!(bad.parse::<AdvertiseAddress>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn servers_are_local_when_all_of_them_are() {
+        let servers = [
+            ("nats://127.0.0.1:4222,localhost:4223,[::1]:4224", true),
+            ("nats://127.0.0.1:4222,n2", false),
+            ("nats://10.0.0.1", false),
+        ];
+        for (servers, is_local) in servers {
+            assert_eq!(servers.parse::<EngineAddress>().unwrap().is_local(), is_local, "{servers}");
+        }
     }
 
     #[test]
