@@ -156,16 +156,33 @@ impl Candidate {
     }
 
     /// Ends the old owner's writing, then opens the journal as it is by then.
-    async fn take_over(self, mut claim: Claim) -> Result<Seat, Failure> {
-        let over = CancellationToken::new();
-        let opened = tokio::select! {
-            opened = self.open(over.clone()) => opened,
+    async fn take_over(mut self, mut claim: Claim) -> Result<Seat, Failure> {
+        let claimed = tokio::select! {
+            claimed = self.claim() => claimed,
             failure = claim.keep() => Err(failure),
+        };
+        let over = CancellationToken::new();
+        let opened = match claimed {
+            Ok(number) => {
+                let mut opening = Box::pin(self.open(number, over.clone()));
+                tokio::select! {
+                    opened = &mut opening => opened,
+                    failure = claim.keep() => {
+                        over.cancel();
+                        // What it has begun goes on in the background, and has the directory, which is followed in next.
+                        if let Ok((running, _)) = opening.await {
+                            // It fails, since it can't write its last checkpoint.
+                            drop(running.close().await);
+                        }
+                        Err(failure)
+                    }
+                }
+            }
+            Err(failure) => Err(failure),
         };
         match opened {
             Ok((running, publisher)) => Ok(Seat { running, claim, way: Way { publisher, over } }),
             Err(failure) => {
-                // What goes on in the background lets go of the directory.
                 over.cancel();
                 if !failure.is_of_ownership() {
                     claim.release().await;
@@ -175,9 +192,9 @@ impl Candidate {
         }
     }
 
-    async fn open(mut self, over: CancellationToken) -> Result<(Running, Arc<Publisher>), Failure> {
+    /// Opens the journal behind the message by which this front became the owner.
+    async fn open(self, claim: u64, over: CancellationToken) -> Result<(Running, Arc<Publisher>), Failure> {
         let begun = Instant::now();
-        let claim = self.claim().await?;
         let Self { member: Member { cluster, options, .. }, copy } = self;
         drop(copy);
         let publisher = Arc::new(Publisher::new(cluster.clone(), claim, Handle::current(), over));
