@@ -3,10 +3,12 @@
 use std::fs;
 use std::net::TcpListener;
 use std::process::Child;
+use std::time::Instant;
 
 use tempfile::TempDir;
 
 use crate::engine::{end, run};
+use crate::harness::PATIENCE;
 
 /// NATS servers on ports of their own, one that stands alone or three that keep everything three times.
 pub(crate) struct NatsCluster {
@@ -17,6 +19,38 @@ pub(crate) struct NatsCluster {
 
 impl NatsCluster {
     pub(crate) fn start(size: usize) -> Self {
+        let begun = Instant::now();
+        loop {
+            let cluster = Self::try_start(size);
+            if cluster.listens() {
+                return cluster;
+            }
+            assert!(begun.elapsed() < PATIENCE, "the ports are always taken");
+        }
+    }
+
+    /// False when somebody else was faster at one of the ports.
+    fn listens(&self) -> bool {
+        let begun = Instant::now();
+        let says = |server: usize| {
+            fs::read_to_string(self.dir.path().join(server.to_string()).join("nats.conf.log")).unwrap_or_default()
+        };
+        (0..self.len()).all(|server| {
+            loop {
+                let log = says(server);
+                if log.contains("address already in use") {
+                    return false;
+                }
+                if log.contains("Server is ready") && (self.len() == 1 || log.contains("for route connections")) {
+                    return true;
+                }
+                assert!(begun.elapsed() < PATIENCE, "nats-server does not start; is it in the PATH? {log}");
+                std::thread::yield_now();
+            }
+        })
+    }
+
+    fn try_start(size: usize) -> Self {
         let dir = TempDir::new().unwrap();
         // Held together, so that they differ; a server that is killed comes back at its own.
         let held: Vec<_> = (0..2 * size).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
