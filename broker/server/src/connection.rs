@@ -9,11 +9,8 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_stream::{Stream, StreamExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::Connected;
 
 use crate::front::Upstream;
 
@@ -45,45 +42,45 @@ pub(crate) struct ConnectionInfo {
     pub(crate) upstream: Upstream,
 }
 
-/// The connections that arrive at the listener. One that comes while there are `connections_max` is closed at once.
-pub(crate) fn incoming(listener: TcpListener, connections_max: usize) -> impl Stream<Item = io::Result<Connection>> {
-    let (arrived, connections) = mpsc::channel(1);
-    tokio::spawn(async move {
-        tokio::select! {
-            () = accept(listener, connections_max, &arrived) => {}
-            () = arrived.closed() => {}
-        }
-    });
-    ReceiverStream::new(connections).map(Ok)
+/// The connections that arrive at a listener. One that comes while there are `connections_max` is closed at once.
+#[derive(Debug)]
+pub(crate) struct Arrivals {
+    listener: TcpListener,
+    connections_max: usize,
+    room: Arc<Semaphore>,
+    is_full: bool,
 }
 
-async fn accept(listener: TcpListener, connections_max: usize, arrived: &mpsc::Sender<Connection>) {
-    let room = Arc::new(Semaphore::new(connections_max));
-    let mut is_full = false;
-    loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Mostly there are no file descriptors left, and then the next try fails as well until some are closed.
-                tracing::warn!(%error, "A connection could not be accepted.");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+impl Arrivals {
+    pub(crate) fn new(listener: TcpListener, connections_max: usize) -> Self {
+        Self { listener, connections_max, room: Arc::new(Semaphore::new(connections_max)), is_full: false }
+    }
+
+    /// Waits for the next one. Can be given up and asked again.
+    pub(crate) async fn next(&mut self) -> Connection {
+        loop {
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Mostly there are no file descriptors left, and then the next try fails as well until some are closed.
+                    tracing::warn!(%error, "A connection could not be accepted.");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
+                if !std::mem::replace(&mut self.is_full, true) {
+                    let connections_max = self.connections_max;
+                    tracing::warn!(connections_max, "There are as many connections as there may be; more are closed.");
+                }
+                continue;
+            };
+            self.is_full = false;
+            // Small replies must not wait for one another. It fails only when the peer has gone already.
+            if stream.set_nodelay(true).is_err() {
                 continue;
             }
-        };
-        let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
-            if !std::mem::replace(&mut is_full, true) {
-                tracing::warn!(connections_max, "There are as many connections as there may be; more are closed.");
-            }
-            continue;
-        };
-        is_full = false;
-        // Small replies must not wait for one another. It fails only when the peer has gone already.
-        if stream.set_nodelay(true).is_err() {
-            continue;
-        }
-        let connection = Connection { stream, info: ConnectionInfo::default(), _permit: permit };
-        if arrived.send(connection).await.is_err() {
-            return;
+            return Connection { stream, info: ConnectionInfo::default(), _permit: permit };
         }
     }
 }
@@ -97,19 +94,15 @@ pub(crate) fn raise_file_limit() {
 }
 
 impl Connection {
+    pub(crate) fn info(&self) -> &ConnectionInfo {
+        &self.info
+    }
+
     fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
         if result.is_err() {
             self.info.lost.cancel();
         }
         result
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = ConnectionInfo;
-
-    fn connect_info(&self) -> ConnectionInfo {
-        self.info.clone()
     }
 }
 
@@ -171,16 +164,20 @@ mod tests {
     async fn a_connection_beyond_the_limit_is_closed_and_one_that_comes_after_another_has_ended_is_not() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let mut connections = std::pin::pin!(incoming(listener, 2));
+        let mut connections = Arrivals::new(listener, 2);
         let _first = TcpStream::connect(address).await.unwrap();
         let _second = TcpStream::connect(address).await.unwrap();
-        let accepted = connections.next().await.unwrap().unwrap();
-        let _kept = connections.next().await.unwrap().unwrap();
+        let accepted = connections.next().await;
+        let _kept = connections.next().await;
         let mut third = TcpStream::connect(address).await.unwrap();
-        assert_eq!(third.read(&mut [0; 1]).await.unwrap_or(0), 0, "it is closed");
+        let mut nothing = [0; 1];
+        tokio::select! {
+            _ = connections.next() => panic!("it is let in"),
+            read = third.read(&mut nothing) => assert_eq!(read.unwrap_or(0), 0, "it is closed"),
+        }
         drop(accepted);
         let _fourth = TcpStream::connect(address).await.unwrap();
-        connections.next().await.unwrap().unwrap();
+        connections.next().await;
     }
 
     #[test]

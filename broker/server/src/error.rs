@@ -40,9 +40,6 @@ pub enum Error {
         /// What is wrong with it.
         why: String,
     },
-    /// The gRPC server ended by itself.
-    #[error("gRPC server failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
     /// The health check got no good answer.
     #[error("broker at `{address}` isn't healthy: {why}")]
     Unhealthy {

@@ -13,27 +13,21 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::Routes;
-use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
-use crate::connection::{CONNECTIONS_MAX, incoming};
+use crate::connection::CONNECTIONS_MAX;
 use crate::engine::embedded::{Embedded, Failure, Running};
 use crate::engine::replicated::{self, Candidate, Claim, Seat};
 use crate::front::{Front, Role};
 use crate::metrics::{self, Page, Requests, Source};
 use crate::server::{Bound, Declared, apply};
 use crate::services::{routes, set_serving};
+use crate::serving::serve;
 use crate::{Error, push};
 
 /// How long a stop waits for open requests before it cuts them off.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-/// A silent connection is asked this often whether its peer is still there.
-pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// A peer that does not answer that for so long is gone.
-pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Calls that one connection may have open at a time. Clients put many streams and waiting pulls on one connection.
-pub(crate) const CALLS_PER_CONNECTION_MAX: u32 = 1_000;
 
 /// What stands around an engine.
 pub(crate) struct House {
@@ -49,7 +43,7 @@ pub(crate) struct House {
 }
 
 /// The gRPC server at work.
-type Serving = JoinHandle<Result<(), tonic::transport::Error>>;
+type Serving = JoinHandle<()>;
 
 /// How a broker's time with an engine ended.
 enum Ended {
@@ -257,15 +251,7 @@ impl House {
     }
 
     fn listen(&self, listener: TcpListener, routes: Routes) -> Serving {
-        let server = Server::builder()
-            // For the REST face.
-            .accept_http1(true)
-            .max_concurrent_streams(Some(CALLS_PER_CONNECTION_MAX))
-            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming(listener, CONNECTIONS_MAX), self.stop.clone().cancelled_owned());
-        tokio::spawn(server)
+        tokio::spawn(serve(listener, CONNECTIONS_MAX, routes, self.stop.clone()))
     }
 
     fn show_engine(&self, engine: &Embedded) {
@@ -286,8 +272,8 @@ async fn kept(claim: &mut Option<Claim>) -> replicated::Failure {
 }
 
 /// The gRPC server ends by itself only when something is wrong.
-fn stopped(outcome: Result<Result<(), tonic::transport::Error>, JoinError>) -> Result<(), Error> {
-    outcome.map_err(|_| Failure::Ended("the gRPC server"))?.map_err(Error::from)
+fn stopped(outcome: Result<(), JoinError>) -> Result<(), Error> {
+    outcome.map_err(|_| Failure::Ended("the gRPC server").into())
 }
 
 /// The engine task ends by itself only when something is wrong.

@@ -18,6 +18,7 @@ mod metrics;
 mod push;
 mod server;
 mod services;
+mod serving;
 mod topology;
 
 #[cfg(feature = "benching")]

@@ -11,10 +11,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tonic::transport::Server;
 
 use super::*;
-use crate::connection::incoming;
+use crate::serving::serve;
 
 /// Nothing that a test waits for takes longer, unless it does not happen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -91,7 +90,7 @@ async fn front(owner: SocketAddr) -> SocketAddr {
     let router = Router::new().fallback(move |request: Request<Body>| front.clone().answer(request));
     tokio::spawn(async move {
         let _role = role;
-        Server::builder().add_routes(router.into()).serve_with_incoming(incoming(listener, 10)).await
+        serve(listener, 10, router.into(), CancellationToken::new()).await;
     });
     address
 }
@@ -234,7 +233,7 @@ async fn responses_that_a_client_does_not_read_hold_up_no_other_one() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let owner = Router::new().fallback(async || Body::from(vec![0; LONG_BYTES]));
-    tokio::spawn(Server::builder().add_routes(owner.into()).serve_with_incoming(incoming(listener, 10)));
+    tokio::spawn(serve(listener, 10, owner.into(), CancellationToken::new()));
     let (_role, roles) = watch::channel(Role::Forward(address.to_string()));
     let front = Front::new(roles, CancellationToken::new());
     let connection = ConnectionInfo::default();

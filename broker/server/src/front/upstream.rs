@@ -26,7 +26,7 @@ use tonic::Status;
 use super::unavailable;
 use crate::connection::LOST_GRACE;
 use crate::edge::stopping;
-use crate::house::{CALLS_PER_CONNECTION_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
+use crate::serving::{CALLS_PER_CONNECTION_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 
 /// How long a connection to the owner may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
