@@ -98,6 +98,11 @@ impl Connection {
         &self.info
     }
 
+    /// Waits until its peer has said something. False once it is gone.
+    pub(crate) async fn is_used(&self) -> bool {
+        self.stream.peek(&mut [0]).await.is_ok_and(|bytes| bytes > 0)
+    }
+
     fn note<T>(&self, result: io::Result<T>) -> io::Result<T> {
         if result.is_err() {
             self.info.lost.cancel();

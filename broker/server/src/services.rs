@@ -29,8 +29,7 @@ pub(crate) fn routes(engine: &Embedded, stop: &CancellationToken) -> Routes {
     let publisher = PublisherFace::new(engine.clone());
     let subscriber = SubscriberServer::new(Subscriber::new(engine.clone(), stop.clone()))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
-        .accept_compressed(CompressionEncoding::Gzip)
-        .send_compressed(CompressionEncoding::Gzip);
+        .accept_compressed(CompressionEncoding::Gzip);
     let inspector = BrokerServiceServer::new(Inspector::new(engine.clone(), stop.clone()));
     let reflection = || {
         tonic_reflection::server::Builder::configure()

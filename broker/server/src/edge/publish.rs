@@ -43,8 +43,7 @@ impl<E: Engine> PublisherFace<E> {
         let publisher = Arc::new(Publisher::new(engine));
         let derived = PublisherServer::from_arc(Arc::clone(&publisher))
             .max_decoding_message_size(REQUEST_BYTES_MAX)
-            .accept_compressed(CompressionEncoding::Gzip)
-            .send_compressed(CompressionEncoding::Gzip);
+            .accept_compressed(CompressionEncoding::Gzip);
         Self { publisher, derived }
     }
 }
@@ -70,8 +69,7 @@ impl<E: Engine> Service<http::Request<HttpBody>> for PublisherFace<E> {
         Box::pin(async move {
             let mut grpc = Grpc::new(PublishCodec)
                 .max_decoding_message_size(REQUEST_BYTES_MAX)
-                .accept_compressed(CompressionEncoding::Gzip)
-                .send_compressed(CompressionEncoding::Gzip);
+                .accept_compressed(CompressionEncoding::Gzip);
             Ok(grpc.unary(publish, request).await)
         })
     }

@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 use tower_service::Service;
 
 use crate::connection::ConnectionInfo;
-use crate::edge::{refusal, stopping};
+use crate::edge::{Dialect, stopping};
 pub(crate) use upstream::Upstream;
 use upstream::{Held, Owner};
 
@@ -59,6 +59,7 @@ impl Front {
         let deadline = Instant::now() + OWNER_PATIENCE;
         let connection = request.extensions().get::<ConnectionInfo>().cloned().unwrap_or_default();
         let is_forwarded = request.headers().contains_key(FORWARDED);
+        let dialect = Dialect::of(request.headers());
         loop {
             let role = self.role.borrow_and_update().clone();
             match role {
@@ -71,7 +72,7 @@ impl Front {
                         biased;
                         reached = timeout_at(deadline, reaching) => reached,
                         true = moves(&mut self.role, &address) => continue,
-                        () = self.stop.cancelled() => return refusal(request.headers(), stopping()),
+                        () = self.stop.cancelled() => return dialect.refusal(stopping()),
                     };
                     match reached {
                         Ok(Ok(owner)) => return forward(owner, &address, request).await,
@@ -86,11 +87,11 @@ impl Front {
             // The role is told again and again, so this is the pause between two tries as well.
             let changed = tokio::select! {
                 changed = timeout_at(deadline, self.role.changed()) => matches!(changed, Ok(Ok(()))),
-                () = self.stop.cancelled() => return refusal(request.headers(), stopping()),
+                () = self.stop.cancelled() => return dialect.refusal(stopping()),
             };
             // A role that is told again does not prolong the wait.
             if !changed || Instant::now() >= deadline {
-                return refusal(request.headers(), unavailable("no broker owns the journal at the moment"));
+                return dialect.refusal(unavailable("no broker owns the journal at the moment"));
             }
         }
     }
@@ -106,9 +107,9 @@ async fn moves(role: &mut watch::Receiver<Role>, address: &str) -> bool {
 async fn forward(owner: Owner, address: &str, request: Request<Body>) -> Response {
     let Owner { mut requests, fate, .. } = owner;
     let (mut parts, body) = request.into_parts();
-    let headers = parts.headers.clone();
+    let dialect = Dialect::of(&parts.headers);
     let Some(uri) = uri(address, parts.uri.path_and_query()) else {
-        return refusal(&headers, unavailable("the owner of the journal has no proper address"));
+        return dialect.refusal(unavailable("the owner of the journal has no proper address"));
     };
     OF_CONNECTION.iter().for_each(|name| drop(parts.headers.remove(name)));
     parts.headers.insert(FORWARDED, HeaderValue::from_static("1"));
@@ -118,14 +119,14 @@ async fn forward(owner: Owner, address: &str, request: Request<Body>) -> Respons
     *forwarded.version_mut() = Version::HTTP_2;
     *forwarded.headers_mut() = parts.headers;
     let mut sending = Held::new(Box::pin(requests.send_request(forwarded)), fate.clone());
-    let Some(sent) = sending.get() else { return refusal(&headers, stopping()) };
+    let Some(sent) = sending.get() else { return dialect.refusal(stopping()) };
     let sent = sent.await;
     sending.over();
     match sent {
         Ok(response) => response.map(|body| Body::new(upstream::Response::new(body, fate))),
         Err(error) => {
             tracing::debug!(%error, address, "The owner of the journal did not answer.");
-            refusal(&headers, unavailable("the owner of the journal is gone"))
+            dialect.refusal(unavailable("the owner of the journal is gone"))
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
@@ -19,6 +19,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use prost::Message as _;
 use tonic::Code;
+
+use crate::edge::Dialect;
 
 /// The bounds of what requests are sorted into, in seconds. Streams live long and are in the last ones.
 const SECONDS: [f64; 12] = [0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 300.0];
@@ -55,7 +57,7 @@ impl Requests {
 
 /// Counts a request when its answer has ended. To be put around all services.
 pub(crate) async fn count(State(requests): State<Requests>, request: Request, next: Next) -> Response {
-    if !is_grpc(request.headers()) {
+    if Dialect::of(request.headers()) != Dialect::Grpc {
         return next.run(request).await;
     }
     let mut counting = Counting { method: method(request.uri().path()), begun: Instant::now(), code: None, requests };
@@ -105,10 +107,6 @@ impl HttpBody for Counted {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 fn code_of(headers: &HeaderMap) -> Option<Code> {

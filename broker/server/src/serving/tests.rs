@@ -1,6 +1,6 @@
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
 use axum::routing::post;
@@ -8,7 +8,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::TokioExecutor;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -40,6 +40,7 @@ struct Served {
     address: SocketAddr,
     task: JoinHandle<()>,
     stop: CancellationToken,
+    begun: Arc<AtomicUsize>,
     has_begun: Arc<Notify>,
     may_end: Arc<Notify>,
 }
@@ -47,10 +48,12 @@ struct Served {
 async fn served() -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (stop, has_begun, may_end) = (CancellationToken::new(), Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (stop, begun) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
+    let (has_begun, may_end) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let waits = {
-        let (has_begun, may_end) = (Arc::clone(&has_begun), Arc::clone(&may_end));
+        let (begun, has_begun, may_end) = (Arc::clone(&begun), Arc::clone(&has_begun), Arc::clone(&may_end));
         post(move || async move {
+            begun.fetch_add(1, Ordering::SeqCst);
             has_begun.notify_one();
             may_end.notified().await;
             "done"
@@ -58,7 +61,7 @@ async fn served() -> Served {
     };
     let router = Router::new().route("/wait", waits).route("/now", post(async || "done"));
     let task = tokio::spawn(serve(listener, 10, router.into(), stop.clone()));
-    Served { address, task, stop, has_begun, may_end }
+    Served { address, task, stop, begun, has_begun, may_end }
 }
 
 async fn connect(address: SocketAddr) -> http2::SendRequest<Body> {
@@ -124,33 +127,59 @@ async fn a_server_that_is_aborted_cuts_its_connections_off() {
     assert_eq!(timeout(PATIENCE, idle.read(&mut [0; 1])).await.unwrap().unwrap_or(0), 0);
 }
 
-#[test]
-fn replies_that_are_ready_together_are_written_in_one_go() {
-    let arrived = Arrived::default();
-    let writes = AtomicUsize::new(0);
-    let waker: Arc<Mutex<Option<Waker>>> = Arc::default();
-    let mut connection = pin!(poll_fn(|cx| {
-        writes.fetch_add(1, Ordering::SeqCst);
-        *waker.lock().unwrap() = Some(cx.waker().clone());
-        Poll::<Result<(), Infallible>>::Pending
-    }));
-    let replies: Vec<oneshot::Sender<()>> = (0..3)
-        .map(|_| {
-            let (reply, replied) = oneshot::channel();
-            let waker = Arc::clone(&waker);
-            arrived.execute(async move {
-                replied.await.unwrap();
-                // As HTTP/2 does when a stream has something to be sent.
-                waker.lock().unwrap().as_ref().unwrap().wake_by_ref();
-            });
-            reply
-        })
-        .collect();
-    let mut turns = Turns::new(arrived);
-    let mut cx = Context::from_waker(Waker::noop());
-    assert!(turns.poll(connection.as_mut(), &mut cx).is_pending());
-    assert_eq!(writes.load(Ordering::SeqCst), 1, "it has read what came");
-    replies.into_iter().for_each(|reply| reply.send(()).unwrap());
-    assert!(turns.poll(connection.as_mut(), &mut cx).is_pending());
-    assert_eq!(writes.load(Ordering::SeqCst), 2, "and written all the replies");
+#[tokio::test]
+async fn a_stop_closes_a_connection_that_is_idle_at_once() {
+    let served = served().await;
+    let mut requests = connect(served.address).await;
+    let answer = timeout(PATIENCE, requests.send_request(call("/now", None))).await.unwrap().unwrap();
+    assert_eq!(answer.status(), 200);
+    served.stop.cancel();
+    timeout(KEEPALIVE_INTERVAL / 2, served.task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_connection_that_has_said_nothing() {
+    let served = served().await;
+    let _silent = TcpStream::connect(served.address).await.unwrap();
+    let mut requests = connect(served.address).await;
+    assert!(timeout(PATIENCE, requests.send_request(call("/now", None))).await.unwrap().is_ok());
+    served.stop.cancel();
+    timeout(FIRST_BYTE_TIMEOUT / 2, served.task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_loses_its_place() {
+    let served = served().await;
+    let mut silent = TcpStream::connect(served.address).await.unwrap();
+    let mut requests = connect(served.address).await;
+    // It came later, so the silent one has been let in as well.
+    assert!(timeout(PATIENCE, requests.send_request(call("/now", None))).await.unwrap().is_ok());
+    tokio::time::pause();
+    assert_eq!(timeout(2 * FIRST_BYTE_TIMEOUT, silent.read(&mut [0; 1])).await.unwrap().unwrap_or(0), 0);
+}
+
+#[tokio::test]
+async fn calls_beyond_the_limit_wait_for_others_of_their_connection() {
+    let served = served().await;
+    let requests = connect(served.address).await;
+    let calls_max = usize::try_from(CALLS_PER_CONNECTION_MAX).unwrap();
+    let open = |_| tokio::spawn(requests.clone().send_request(call("/wait", None)));
+    let waiting: Vec<_> = (0..=calls_max).map(open).collect();
+    let has_begun = |count| {
+        let begun = Arc::clone(&served.begun);
+        async move {
+            while begun.load(Ordering::SeqCst) < count {
+                tokio::time::sleep(Duration::from_millis(1)).await
+            }
+        }
+    };
+    timeout(PATIENCE, has_begun(calls_max)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(served.begun.load(Ordering::SeqCst), calls_max);
+    served.may_end.notify_one();
+    timeout(PATIENCE, has_begun(calls_max + 1)).await.expect("one goes, and one comes");
+    served.may_end.notify_waiters();
+    for answer in waiting {
+        assert_eq!(timeout(PATIENCE, answer).await.unwrap().unwrap().unwrap().status(), 200);
+    }
 }

@@ -6,13 +6,13 @@
 mod codec;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) mod fuzzing;
-mod problem;
+pub(super) mod problem;
 mod table;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::uri::PathAndQuery;
-use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::Router;
 use orderflow_proto::DESCRIPTORS;
@@ -23,6 +23,7 @@ use prost_reflect::{
 use tonic::service::Routes;
 use tonic::{Code, Status};
 
+use super::dialect::Dialect;
 use super::parse::REQUEST_BYTES_MAX;
 use super::status::Invalid;
 use codec::DynamicCodec;
@@ -38,11 +39,6 @@ pub(crate) fn with_rest(routes: Routes) -> Result<Routes, prost_reflect::Descrip
     Ok(router.fallback(move |request: Request| rest.clone().answer(request)).into())
 }
 
-/// A refusal of a request of either kind, as its client expects one.
-pub(crate) fn refusal(request_headers: &HeaderMap, status: Status) -> Response {
-    if is_grpc(request_headers) { status.into_http::<Body>().into_response() } else { problem::response(&status) }
-}
-
 #[derive(Clone, Debug)]
 struct Rest {
     pool: DescriptorPool,
@@ -51,8 +47,8 @@ struct Rest {
 
 impl Rest {
     async fn answer(self, request: Request) -> Response {
-        if is_grpc(request.headers()) {
-            return Status::unimplemented("there is no such service").into_http::<Body>().into_response();
+        if Dialect::of(request.headers()) == Dialect::Grpc {
+            return Dialect::Grpc.refusal(Status::unimplemented("there is no such service"));
         }
         match self.call(request).await {
             Ok(answer) => json(StatusCode::OK, answer),
@@ -165,11 +161,6 @@ fn wants_enum_numbers(uri: &Uri) -> bool {
     let query = uri.query().unwrap_or_default();
     form_urlencoded::parse(query.as_bytes())
         .any(|(key, value)| matches!(key.as_ref(), "$alt" | "alt") && value.contains("enum-encoding=int"))
-}
-
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    kind.is_some_and(|kind| kind.starts_with("application/grpc"))
 }
 
 fn unknown(method: &Method, uri: &Uri) -> Status {

@@ -5,7 +5,7 @@ use axum::response::Response;
 use serde_json::json;
 use tonic::{Code, Status};
 
-pub(super) fn response(status: &Status) -> Response {
+pub(in crate::edge) fn response(status: &Status) -> Response {
     let (http, name) = http_of(status.code());
     let body = json!({"error": {"code": http.as_u16(), "message": status.message(), "status": name}});
     super::json(http, body.to_string().into_bytes())
