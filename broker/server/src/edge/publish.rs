@@ -125,8 +125,8 @@ pub(super) fn look_through(request: &Bytes) -> Result<(TopicName, Vec<Body>), Un
         match piece? {
             (TOPIC_TAG, name) if topic.is_none() => topic = Some(name),
             (MESSAGES_TAG, body) if bodies.len() < PUBLISH_MESSAGES_MAX => {
-                check(body)?;
-                bodies.push(Body::looked_through(request.slice_ref(body)));
+                let is_plain = check(body)?;
+                bodies.push(Body::looked_through(request.slice_ref(body), is_plain));
             }
             _ => return Err(Unusual),
         }
@@ -136,8 +136,8 @@ pub(super) fn look_through(request: &Bytes) -> Result<(TopicName, Vec<Body>), Un
     if bodies.is_empty() { Err(Unusual) } else { Ok((topic, bodies)) }
 }
 
-/// Whether a message is one that the parser takes, and is stored as it is.
-fn check(body: &[u8]) -> Result<(), Unusual> {
+/// Makes sure that a message is one that the parser takes, and is stored as it is. Answers whether it is nothing but data.
+fn check(body: &[u8]) -> Result<bool, Unusual> {
     let (mut data, mut ordering_key, mut attributes) = (None, None, 0_usize);
     for field in Fields::of(body) {
         match field? {
@@ -153,7 +153,8 @@ fn check(body: &[u8]) -> Result<(), Unusual> {
             Field::Data(_) | Field::OrderingKey(_) => return Err(Unusual),
         }
     }
-    parse::content(data.unwrap_or_default(), attributes).map_err(|_| Unusual)
+    parse::content(data.unwrap_or_default(), attributes).map_err(|_| Unusual)?;
+    Ok(ordering_key.is_none() && attributes == 0)
 }
 
 /// What a build does that is broken on purpose: it says that it has the messages, and takes them a moment later.
@@ -244,7 +245,10 @@ mod tests {
         assert_eq!(topic.to_string(), "projects/p/topics/orders");
         let decoded: Vec<_> = bodies.iter().map(|body| pb::PubsubMessage::decode(body.encoded()).unwrap()).collect();
         assert_eq!(decoded, messages);
-        assert_eq!(parse::messages(request(messages)).unwrap().len(), bodies.len());
+        assert_eq!(bodies.iter().map(Body::is_plain).collect::<Vec<_>>(), [true, false, false]);
+        let parsed =
+            parse::messages(request(messages)).unwrap().into_iter().map(Body::from).map(|body| body.is_plain());
+        assert_eq!(parsed.collect::<Vec<_>>(), [true, false, false]);
     }
 
     #[test]

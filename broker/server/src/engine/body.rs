@@ -1,7 +1,7 @@
 //! Messages on their way in, encoded as they came: who publishes has encoded them, and a journal stores them encoded, so in
 //! between they are only looked through.
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use orderflow_proto::google::pubsub::v1::PubsubMessage;
 use prost::Message as _;
 use prost::encoding::{WireType, decode_key, decode_varint};
@@ -16,7 +16,11 @@ const ENTRY_VALUE_TAG: u32 = 2;
 
 /// An encoded [`PubsubMessage`] that was parsed and is within its limits. It has neither id nor publish time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Body(Bytes);
+pub(crate) struct Body {
+    encoded: Bytes,
+    /// It is nothing but data, as most are, and needs no second look.
+    is_plain: bool,
+}
 
 /// The ids of messages that were published together: consecutive numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,24 +51,28 @@ pub(crate) struct Pieces<'m>(&'m [u8]);
 
 impl Body {
     /// Takes the word of the caller that [`Fields`] finds nothing unusual in it, no field but attributes twice, and that
-    /// all is within its limits.
-    pub(crate) fn looked_through(encoded: Bytes) -> Self {
-        Self(encoded)
+    /// all is within its limits; and if it is plain, no field but data.
+    pub(crate) fn looked_through(encoded: Bytes, is_plain: bool) -> Self {
+        Self { encoded, is_plain }
     }
 
     pub(crate) fn encoded(&self) -> &[u8] {
-        &self.0
+        &self.encoded
+    }
+
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_plain
     }
 
     /// The ordering key; empty: unordered.
     pub(crate) fn ordering_key(&self) -> &str {
         let key = |field| if let Ok(Field::OrderingKey(key)) = field { Some(key) } else { None };
-        Fields::of(&self.0).find_map(key).unwrap_or_default()
+        Fields::of(&self.encoded).find_map(key).unwrap_or_default()
     }
 
     /// Keys and values; of two with the same key the last one counts.
     pub(crate) fn attributes(&self) -> impl Iterator<Item = (&str, &str)> {
-        Fields::of(&self.0).filter_map(|field| match field {
+        Fields::of(&self.encoded).filter_map(|field| match field {
             Ok(Field::Attribute { key, value }) => Some((key, value)),
             _ => None,
         })
@@ -74,7 +82,9 @@ impl Body {
 impl From<Message> for Body {
     fn from(message: Message) -> Self {
         let Message { data, attributes, ordering_key } = message;
-        Self(PubsubMessage { data, attributes, ordering_key, ..Default::default() }.encode_to_vec().into())
+        let is_plain = attributes.is_empty() && ordering_key.is_empty();
+        let encoded = PubsubMessage { data, attributes, ordering_key, ..Default::default() }.encode_to_vec().into();
+        Self { encoded, is_plain }
     }
 }
 
@@ -121,8 +131,8 @@ impl<'m> Pieces<'m> {
             return Err(Unusual);
         }
         let len = decode_varint(&mut self.0).map_err(|_| Unusual)?;
-        let piece = usize::try_from(len).ok().and_then(|len| self.0.get(..len)).ok_or(Unusual)?;
-        self.0.advance(piece.len());
+        let (piece, rest) = usize::try_from(len).ok().and_then(|len| self.0.split_at_checked(len)).ok_or(Unusual)?;
+        self.0 = rest;
         Ok((tag, piece))
     }
 }

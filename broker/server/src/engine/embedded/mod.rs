@@ -357,6 +357,10 @@ impl Engine for Embedded {
             let encoded = body.encoded();
             bodies.push(encoded);
             let bytes = u32::try_from(encoded.len()).unwrap_or(u32::MAX);
+            if body.is_plain() {
+                metas.push(Meta { bytes, key: None });
+                continue;
+            }
             metas.push(Meta { bytes, key: codec::hash_of(body.ordering_key()) });
             let its_attributes: HashMap<String, String> =
                 body.attributes().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
