@@ -169,7 +169,7 @@ async fn calls_beyond_the_limit_wait_for_others_of_their_connection() {
         let begun = Arc::clone(&served.begun);
         async move {
             while begun.load(Ordering::SeqCst) < count {
-                tokio::time::sleep(Duration::from_millis(1)).await
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
     };
