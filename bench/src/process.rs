@@ -52,6 +52,8 @@ pub(crate) struct Server {
     child: Child,
     address: SocketAddr,
     dir: TempDir,
+    /// Ends what the server has put into the background.
+    epilogue: Option<Command>,
 }
 
 impl Server {
@@ -70,9 +72,15 @@ impl Server {
         let log = fs::File::create(dir.path().join("bench-server.log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
         let child = command.spawn().map_err(|error| Error::Start(error.to_string()))?;
-        let mut server = Self { command, child, address, dir };
+        let mut server = Self { command, child, address, dir, epilogue: None };
         server.accepts().await?;
         Ok(server)
+    }
+
+    /// Has a command run once the server has ended.
+    pub(crate) fn ends_with(mut self, epilogue: Command) -> Self {
+        self.epilogue = Some(epilogue);
+        self
     }
 
     /// Kills the server and starts it again in the same folder; what it has used begins again as well.
@@ -134,6 +142,9 @@ impl Drop for Server {
     fn drop(&mut self) {
         // Nothing that it wrote is needed any more.
         self.kill();
+        if let Some(epilogue) = &mut self.epilogue {
+            epilogue.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().ok();
+        }
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) async fn start() -> Outcome<Server> {
     let hint = "Debian: rabbitmq-server; RABBITMQ_SERVER names the file";
     let program = program("rabbitmq-server", "RABBITMQ_SERVER", hint)?;
     let (distribution, mapper) = (free_address()?.port().to_string(), free_address()?.port().to_string());
-    Server::start(|dir, address| {
+    let server = Server::start(|dir, address| {
         let config = format!("listeners.tcp.1 = {address}\nmanagement.tcp.ip = 127.0.0.1\n");
         std::fs::write(dir.join("rabbitmq.conf"), config)?;
         std::fs::write(dir.join("enabled_plugins"), "[].\n")?;
@@ -45,10 +45,16 @@ pub(super) async fn start() -> Outcome<Server> {
         command.env("RABBITMQ_MNESIA_BASE", dir.join("data")).env("RABBITMQ_LOG_BASE", dir.join("log"));
         command.env("RABBITMQ_DIST_PORT", &distribution).env("ERL_EPMD_PORT", &mapper);
         command.env("ERL_EPMD_ADDRESS", "127.0.0.1").env("RABBITMQ_PID_FILE", dir.join("pid"));
+        // The mapper may be told to end while it still knows the node.
+        command.env("ERL_EPMD_RELAXED_COMMAND_CHECK", "1");
         command.env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}");
         Ok(command)
     })
-    .await
+    .await?;
+    // The node leaves it behind, in a process group of its own.
+    let mut end_mapper = Command::new("epmd");
+    end_mapper.args(["-port", &mapper, "-kill"]);
+    Ok(server.ends_with(end_mapper))
 }
 
 pub(super) async fn connect(address: SocketAddr) -> Outcome<Arc<dyn Client>> {
