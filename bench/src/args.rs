@@ -40,7 +40,7 @@ pub(crate) enum Role {
     #[command(hide = true)]
     Broker {
         #[command(subcommand)]
-        command: broker::Command,
+        command: Box<broker::Command>,
     },
     /// The server that does nothing
     #[command(hide = true)]
